@@ -1,0 +1,99 @@
+//! What a mirrored table looks like on both sides: source columns, target columns, and how each value is written.
+//!
+//! A [`TableSpec`] is made once from the source's catalog (by `postgres::catalog` or in the change callback) and
+//! shared: the encoder, the loads and the DDL of the target all read the same one.
+
+use std::fmt;
+
+/// A column as the source's catalog has it. Domains are already replaced by their base type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SourceColumn {
+    /// `pg_attribute.attnum`, from 1.
+    pub attnum: i16,
+    /// `pg_attribute.attname`.
+    pub name: String,
+    /// `pg_type.oid` of the base type.
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`, or the domain's; -1 when there is none.
+    pub typmod: i32,
+}
+
+/// How the values of one column are written into a load, whatever path brought them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// smallint, integer, bigint, oid: digits.
+    Int,
+    /// real: the shortest text that reads back as the same number.
+    Float4,
+    /// double precision, likewise.
+    Float8,
+    /// numeric: a JSON string of its exact digits, for DECIMAL and VARCHAR alike.
+    Numeric,
+    /// date: `YYYY-MM-DD`.
+    Date,
+    /// timestamp and timestamptz (in UTC): `YYYY-MM-DD HH:MM:SS[.ffffff]`.
+    Timestamp,
+    /// uuid: 36 characters in lower case.
+    Uuid,
+    /// bytea: hexadecimal digits, decoded by `to_binary(…, 'hex')` at the target.
+    Bytes,
+    /// json and jsonb: embedded as it is.
+    Json,
+    /// Characters, or the output function of a type without a kind of its own. At most [`MAX_TEXT_BYTES`].
+    Text,
+}
+
+/// The longest VARCHAR of StarRocks, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1_048_576;
+
+/// A column of a mirrored table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Column {
+    /// Where it comes from.
+    pub source: SourceColumn,
+    /// Its name at the target.
+    pub name: String,
+    /// How its values are written.
+    pub kind: Kind,
+    /// Its type at the target, as in `CREATE TABLE`: `DECIMAL(10,2)`.
+    pub target_type: String,
+}
+
+/// A table of the target.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct TargetTable {
+    /// Its database.
+    pub database: String,
+    /// Its name there.
+    pub table: String,
+}
+
+impl fmt::Display for TargetTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.table)
+    }
+}
+
+/// A mirrored table: one relation of the source, one Primary Key table of the target.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TableSpec {
+    /// `pg_class.oid` of the source.
+    pub relid: u32,
+    /// `schema.table` of the source, for messages.
+    pub source_name: String,
+    /// Where its rows go.
+    pub target: TargetTable,
+    /// The columns in the target's order: those of the key first (StarRocks demands it), in the key's order.
+    pub columns: Vec<Column>,
+    /// How many of `columns` make the key. At least one.
+    pub key_len: usize,
+}
+
+impl TableSpec {
+    /// The columns of the key.
+    pub fn key(&self) -> &[Column] {
+        &self.columns[..self.key_len]
+    }
+}

@@ -1,1 +1,61 @@
 //! Everything that calls PostgreSQL.
+//!
+//! * `api`: the SQL functions; they check, write down what is wanted, and look at shared memory.
+//! * `catalog`: the extension's own tables, and what the source's catalogs say about a relation.
+//! * `worker`: the processes: launcher, mirror, snapshot holder, snapshot workers.
+//! * `decode`: the log, from records to rows in the pipeline.
+//! * `scan`: block ranges of a table, from pages to rows in a load.
+//! * `tuple`: a tuple becomes values; decode and scan meet here.
+//! * `shmem`: what the processes tell each other.
+//! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
+//!
+//! Only the main thread of a process comes here; load threads live in `sink` and know none of this.
+#![allow(unsafe_code)]
+#![deny(ffi_unwind_calls)]
+
+use pgrx::prelude::*;
+use pgrx::{pg_shmem_init, pg_sys};
+
+mod api;
+mod catalog;
+mod compat;
+mod decode;
+mod ffi;
+mod guc;
+mod latch;
+mod lsn_datum;
+mod scan;
+mod session;
+pub(crate) mod shmem;
+mod signal;
+mod tuple;
+mod worker;
+
+use shmem::SHARED;
+
+pgrx::pg_module_magic!();
+
+/// Called when a process loads the library. Shared memory and the launcher exist only when that process is the
+/// postmaster; functions that need them say so to the user otherwise.
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: plain variables of the server, read in its main thread while the library is being loaded.
+    let (preloading, upgrading) =
+        unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    guc::define();
+    if !preloading || upgrading {
+        return;
+    }
+    pg_shmem_init!(SHARED);
+    worker::register_launcher();
+    PRELOADED.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Set in the postmaster and inherited by every process that it forks.
+static PRELOADED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Whether `shared_preload_libraries` has the library.
+fn preloaded() -> bool {
+    PRELOADED.load(std::sync::atomic::Ordering::Relaxed)
+}

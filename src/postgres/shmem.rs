@@ -197,10 +197,23 @@ pub(crate) struct MirrorSlot {
     pub(crate) labels_wanted_until: u64,
     /// The incarnation that they are for.
     pub(crate) incarnation: u64,
-    /// Times of the last three crashes, newest first; 0 for none.
+    /// Times of the last three failures without progress, newest first; 0 for none.
     pub(crate) crashes: [i64; 3],
+    /// The worker that runs, or ran last, ended by an error that nobody had asked for.
+    pub(crate) worker_failed: bool,
+    /// It had moved the checkpoint before.
+    pub(crate) made_progress: bool,
+    /// It ended because its definition changed and goes on at once.
+    pub(crate) restart_at_once: bool,
     /// The launcher does not start the worker before this time.
     pub(crate) not_before: i64,
+}
+
+impl MirrorSlot {
+    /// How many failures there were after a time.
+    pub(crate) fn crashes_since(&self, time: i64) -> usize {
+        self.crashes.iter().filter(|&&crash| crash > time).count()
+    }
 }
 
 /// Everything that is shared.
@@ -238,6 +251,16 @@ pub(crate) fn all() -> Vec<MirrorSlot> {
 pub(crate) fn update<T>(mirror: &str, change: impl FnOnce(&mut MirrorSlot) -> T) -> Option<T> {
     let mut shared = SHARED.exclusive();
     shared.mirrors.iter_mut().find(|slot| slot.in_use && slot.mirror.as_str() == mirror).map(change)
+}
+
+/// Where the slot of a mirror is. It stays there for as long as a worker of the mirror runs.
+pub(crate) fn place_of(mirror: &str) -> Option<usize> {
+    SHARED.share().mirrors.iter().position(|slot| slot.in_use && slot.mirror.as_str() == mirror)
+}
+
+/// Changes the slot at a place, when it belongs to a mirror. For callbacks at a process' end.
+pub(crate) fn update_at<T>(place: usize, change: impl FnOnce(&mut MirrorSlot) -> T) -> Option<T> {
+    SHARED.exclusive().mirrors.get_mut(place).filter(|slot| slot.in_use).map(change)
 }
 
 /// No slot of shared memory is free for another mirror.

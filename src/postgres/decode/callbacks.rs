@@ -1,0 +1,142 @@
+//! What PostgreSQL calls while a transaction comes out of the reorder buffer.
+//!
+//! All of this runs in the mirror worker's main thread, inside `LogicalDecodingProcessRecord`, in a transaction of
+//! the reorder buffer under a historic snapshot: catalogs may be read, user tables must not, nothing can be
+//! committed. A panic becomes an ERROR at the border and ends the worker.
+
+use std::ffi::c_int;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::super::compat;
+use super::context::Behind;
+use crate::lsn::Lsn;
+
+type Context = *mut pg_sys::LogicalDecodingContext;
+type Txn = *mut pg_sys::ReorderBufferTXN;
+
+/// What stands behind a context.
+///
+/// # Safety
+///
+/// `ctx` is the context that is calling back, taken over by `Decoder`; the reference must not be kept.
+unsafe fn behind<'a>(ctx: Context) -> &'a mut Behind {
+    // SAFETY: `Decoder::take_over` put the pointer there and never frees it; the decoder holds no reference while
+    // callbacks run, and callbacks do not nest, but for pgoutput's writes, during which no reference is held.
+    unsafe { &mut *(*ctx).output_writer_private.cast::<Behind>() }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn begin(ctx: Context, txn: Txn) {
+    // SAFETY: called by the server with its own context and transaction.
+    unsafe {
+        let behind = behind(ctx);
+        if behind.feed.has_filtered_tables()
+            && let Some(original) = behind.originals.begin
+        {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn));
+        }
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn change(
+    ctx: Context,
+    txn: Txn,
+    relation: pg_sys::Relation,
+    change: *mut pg_sys::ReorderBufferChange,
+) {
+    // SAFETY: called by the server with an open relation and one of its changes. While pgoutput runs, and writes
+    // through `write`, no reference to the feed is held.
+    unsafe {
+        let here = behind(ctx);
+        if here.feed.takes_itself(relation) {
+            here.feed.change(relation, change);
+            return;
+        }
+        if here.feed.expects_from_pgoutput(relation) {
+            let original = here.originals.change;
+            if let Some(original) = original {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, relation, change));
+            }
+            behind(ctx).feed.breathe();
+        }
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn truncate(
+    ctx: Context,
+    _txn: Txn,
+    count: c_int,
+    relations: *mut pg_sys::Relation,
+    _change: *mut pg_sys::ReorderBufferChange,
+) {
+    // SAFETY: the server gives an array of that many open relations.
+    unsafe {
+        let relations = std::slice::from_raw_parts(relations, usize::try_from(count).unwrap_or_default());
+        for relation in relations {
+            behind(ctx).feed.truncate((**relation).rd_id.to_u32());
+        }
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn commit(ctx: Context, txn: Txn, commit_lsn: pg_sys::XLogRecPtr) {
+    // SAFETY: called by the server with its own context and transaction.
+    unsafe {
+        let here = behind(ctx);
+        if here.feed.has_filtered_tables()
+            && let Some(original) = here.originals.commit
+        {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, commit_lsn));
+        }
+        behind(ctx).feed.commit(Lsn((*txn).end_lsn), compat::commit_time(txn));
+    }
+}
+
+/// pgoutput is about to write a message into `ctx->out`.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn prepare_write(
+    ctx: Context,
+    _lsn: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _last: bool,
+) {
+    // SAFETY: the buffer belongs to the context.
+    unsafe { pg_sys::resetStringInfo((*ctx).out) };
+}
+
+/// pgoutput has written a message into `ctx->out`.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn write(
+    ctx: Context,
+    _lsn: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _last: bool,
+) {
+    // SAFETY: the buffer holds `len` bytes until the next message is prepared.
+    unsafe {
+        let out = (*ctx).out;
+        let message =
+            std::slice::from_raw_parts((*out).data.cast::<u8>(), usize::try_from((*out).len).unwrap_or_default());
+        behind(ctx).feed.message_of_pgoutput(message);
+    }
+}
+
+/// Called by the server now and then in long stretches that give pgoutput nothing to write.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn update_progress(
+    ctx: Context,
+    _lsn: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _skipped: bool,
+) {
+    // SAFETY: called by the server with its own context. During the context's own start nothing stands behind it.
+    unsafe {
+        if !(*ctx).output_writer_private.is_null() {
+            behind(ctx).feed.breathe();
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One block range of a table, from pages to rows.
+//!
+//! The scan goes through the table's access method with a ring of buffers of its own, so that a large copy does not
+//! throw the application out of shared buffers (`table_beginscan_tidrange` would). It checks neither rights nor row
+//! security: that is done at every start of the mirror.
+
+use std::time::Duration;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::{ffi, latch};
+
+/// A place in a heap: the next row to read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Position {
+    pub(super) block: u32,
+    pub(super) offset: u16,
+}
+
+impl Position {
+    /// The first row of a block.
+    pub(super) const fn start_of(block: u32) -> Self {
+        Self { block, offset: 1 }
+    }
+
+    fn to_tid(self) -> pg_sys::ItemPointerData {
+        let mut tid = pg_sys::ItemPointerData::default();
+        pgrx::itemptr::item_pointer_set_all(&mut tid, self.block, self.offset);
+        tid
+    }
+
+    const fn after(self) -> Self {
+        match self.offset.checked_add(1) {
+            Some(offset) => Self { block: self.block, offset },
+            None => Self { block: self.block + 1, offset: 1 },
+        }
+    }
+}
+
+/// A scan of the rows from a position up to the end of a range, under the active snapshot.
+pub(super) struct RangeScan {
+    scan: pg_sys::TableScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    natts: i32,
+    next: Position,
+}
+
+impl RangeScan {
+    /// Begins to scan `relation` from `from` up to, and without, `end_block`; to the end of the table without one.
+    ///
+    /// # Safety
+    ///
+    /// `relation` is open and locked, and stays so until the scan is closed; a snapshot is active until then.
+    pub(super) unsafe fn open(relation: pg_sys::Relation, from: Position, end_block: Option<u32>) -> Self {
+        let last = end_block.map_or(pg_sys::MaxBlockNumber, |end| end.saturating_sub(1));
+        let mut first_tid = from.to_tid();
+        let mut last_tid = Position { block: last, offset: u16::MAX }.to_tid();
+        let flags = pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN
+            | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE
+            | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+        // SAFETY: the caller vouches for relation and snapshot. The access method's functions are called through the
+        // guard; the closures own nothing that needs dropping.
+        unsafe {
+            let method = (*relation).rd_tableam;
+            let (Some(begin), Some(set_range)) = ((*method).scan_begin, (*method).scan_set_tidrange) else {
+                ereport!(
+                    PgLogLevel::ERROR,
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "cannot copy the table: its access method does not support scans of a block range"
+                );
+                unreachable!("an ERROR does not return")
+            };
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+            let scan = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                begin(relation, snapshot, 0, std::ptr::null_mut(), std::ptr::null_mut(), flags)
+            });
+            pg_sys::ffi::pg_guard_ffi_boundary(|| set_range(scan, &raw mut first_tid, &raw mut last_tid));
+            Self { scan, slot, natts: (*(*relation).rd_att).natts, next: from }
+        }
+    }
+
+    /// The next row, deformed; null at the end.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::open`]. The slot's row is gone with the next call.
+    #[inline]
+    pub(super) unsafe fn next_row(&mut self) -> *mut pg_sys::TupleTableSlot {
+        let (scan, slot, natts) = (self.scan, self.slot, self.natts);
+        // SAFETY: the caller vouches for the scan; `open` made scan and slot for the same relation.
+        unsafe {
+            if !ffi::next_slot_of_range(scan, slot, natts) {
+                return std::ptr::null_mut();
+            }
+            let tid = &(*slot).tts_tid;
+            let (block, offset) = pgrx::itemptr::item_pointer_get_both(*tid);
+            self.next = Position { block, offset }.after();
+        }
+        slot
+    }
+
+    /// Where to go on when this scan is closed before its end.
+    pub(super) fn position(&self) -> Position {
+        self.next
+    }
+
+    /// Ends the scan. Not in a destructor: after an error the transaction's abort does it.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::open`].
+    pub(super) unsafe fn close(self) {
+        // SAFETY: the caller vouches; both belong to this scan and are used no more.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            let end = (*(*(*self.scan).rs_rd).rd_tableam).scan_end;
+            if let Some(end) = end {
+                let scan = self.scan;
+                pg_sys::ffi::pg_guard_ffi_boundary(|| end(scan));
+            }
+        }
+    }
+}
+
+/// A read-only transaction that sees what an exported snapshot sees.
+///
+/// `BackgroundWorker::transaction` would take a snapshot of its own first, and then it is too late to import one.
+pub(super) fn under_snapshot<T>(snapshot: &str, body: impl FnOnce() -> T) -> T {
+    let name = std::ffi::CString::new(snapshot).unwrap_or_default();
+    // SAFETY: no transaction is open; nothing takes a snapshot before the import.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
+        pg_sys::XactReadOnly = true;
+        pg_sys::ImportSnapshot(name.as_ptr());
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let result = body();
+    // SAFETY: closes what was opened above.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+    }
+    result
+}
+
+/// Opens a table and locks it against changes of its definition. None when it does not exist.
+pub(super) fn open_table(relid: pg_sys::Oid) -> Option<pg_sys::Relation> {
+    // SAFETY: a transaction is open; a null answer is not taken for a relation.
+    let relation = unsafe { pg_sys::try_relation_open(relid, pg_sys::AccessShareLock as i32) };
+    (!relation.is_null()).then_some(relation)
+}
+
+/// Closes a table; the lock stays until the transaction ends.
+///
+/// # Safety
+///
+/// `relation` was opened by [`open_table`] in this transaction and is used no more.
+pub(super) unsafe fn close_table(relation: pg_sys::Relation) {
+    // SAFETY: the caller vouches.
+    unsafe { pg_sys::relation_close(relation, pg_sys::NoLock as i32) };
+}
+
+/// Lets other processes have their say in a long scan.
+pub(super) fn breathe() {
+    latch::serve_interrupts();
+}
+
+/// How long a snapshot worker waits at most before it looks around again.
+pub(super) const GLANCE: Duration = Duration::from_millis(500);

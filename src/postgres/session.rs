@@ -1,0 +1,80 @@
+//! How a worker prepares its session: nothing that a database's or role's settings say may change what it writes.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+/// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
+/// that is busy; the rest would change what it sees or how its own rows are written.
+const SETTINGS: &[(&str, &str)] = &[
+    ("DateStyle", "ISO"),
+    ("TimeZone", "UTC"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("search_path", "pg_catalog"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    ("transaction_timeout", "0"),
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("synchronous_commit", "local"),
+    ("row_security", "off"),
+    ("session_replication_role", "origin"),
+];
+
+/// Overrides the session's settings. The first act of every worker that has a database.
+pub(super) fn prepare() {
+    for (name, value) in SETTINGS {
+        let name = CString::new(*name).unwrap_or_default();
+        let value = CString::new(*value).unwrap_or_default();
+        // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+/// Runs `body` in a transaction of its own, under a snapshot. An error in it ends the worker, which aborts it.
+pub(super) fn transaction<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: no transaction is open in a worker between its own calls of this function.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let result = body();
+    // SAFETY: closes what was opened above; `body` left the snapshot stack as it found it.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+    }
+    result
+}
+
+/// What `pg_stat_activity` shows of a worker that is waiting for work, or doing it.
+pub(super) fn report_activity(what: &str) {
+    let what = CString::new(what).unwrap_or_default();
+    // SAFETY: the text is copied by the call.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, what.as_ptr()) };
+}
+
+/// Reads the configuration files again when SIGHUP came.
+pub(super) fn reload_configuration_if_asked() {
+    // SAFETY: the flag is set by the signal handler and only cleared here; the main thread calls this between its
+    // units of work, where settings may change.
+    unsafe {
+        if pg_sys::ConfigReloadPending != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

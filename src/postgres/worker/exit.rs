@@ -1,0 +1,57 @@
+//! The end of a worker, however it comes.
+//!
+//! An ERROR passes through [`run`], which keeps its text for the views and lets it go on. A FATAL (SIGTERM, the
+//! death of the database) does not unwind Rust: what must happen then happens in a callback of the server
+//! ([`on_exit`]), which also runs after an ERROR and after a plain return.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+use super::super::shmem::{self, MirrorState, Text};
+
+/// Runs the body of a worker that belongs to a mirror; an error is written into the mirror's slot of shared memory
+/// before it ends the process.
+pub(super) fn run(mirror: &str, body: impl FnOnce() + std::panic::UnwindSafe) {
+    let name = mirror.to_owned();
+    PgTryBuilder::new(body)
+        .catch_others(move |error| {
+            // SAFETY: the process is about to end by this error. Whatever lock the failing code held must not stop
+            // the update below, and nothing else of this process will touch what it protects.
+            unsafe { pg_sys::LWLockReleaseAll() };
+            note(&name, &error);
+            error.rethrow()
+        })
+        .execute();
+}
+
+/// Errors that say nothing about the mirror: somebody asked the worker to end.
+fn is_by_request(code: PgSqlErrorCode) -> bool {
+    matches!(code, PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN)
+}
+
+fn note(mirror: &str, error: &CaughtError) {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    let text = match report.detail() {
+        Some(detail) => format!("{}: {detail}", report.message()),
+        None => report.message().to_owned(),
+    };
+    let failed = !is_by_request(report.sql_error_code());
+    shmem::update(mirror, |slot| {
+        slot.last_error = Text::new(&text);
+        // SAFETY: reads the clock.
+        slot.last_error_at = unsafe { pg_sys::GetCurrentTimestamp() };
+        slot.worker_failed |= failed;
+        if failed {
+            slot.state = MirrorState::Retrying;
+        }
+    });
+}
+
+/// Has `callback` called with `argument` when the process ends, while shared memory is still there.
+pub(super) fn on_exit(callback: unsafe extern "C-unwind" fn(i32, pg_sys::Datum), argument: pg_sys::Datum) {
+    // SAFETY: `callback` is a function of this library, which is never unloaded.
+    unsafe { pg_sys::before_shmem_exit(Some(callback), argument) };
+}

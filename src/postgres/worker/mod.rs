@@ -1,0 +1,110 @@
+//! The processes of dbmazz, as `pg_stat_activity` names them.
+//!
+//! | process | started by | ends |
+//! |---|---|---|
+//! | `dbmazz launcher` | the postmaster, as long as the library is preloaded | with the server |
+//! | `dbmazz scout` | the launcher, once per database and start of the server | when it has read the enabled mirrors |
+//! | `dbmazz mirror` | the launcher, for each mirror that is wanted | when it is no longer wanted, or by an error |
+//! | `dbmazz snapshot holder` | a mirror without a slot | when the copy is done |
+//! | `dbmazz snapshot` | a mirror whose tables are being copied | when no chunk is left |
+//! | `dbmazz labels` | the launcher, for a mirror in a very long transaction | when it has reserved more numbers |
+//!
+//! An error ends a worker, as it ends PostgreSQL's own; nobody tries to go on inside. The launcher starts it again,
+//! later each time, and the reason stands in shared memory for the views.
+
+mod copy;
+mod exit;
+mod holder;
+mod labels;
+mod launcher;
+mod mirror;
+mod scout;
+mod snapshot;
+mod start;
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
+use pgrx::pg_sys;
+
+pub(super) use launcher::register as register_launcher;
+
+use super::{session, signal};
+
+/// The kinds of dynamic workers: name in `pg_stat_activity` and main function.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum WorkerKind {
+    Scout,
+    Mirror,
+    Holder,
+    Snapshot,
+    Labels,
+}
+
+impl WorkerKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Scout => "dbmazz scout",
+            Self::Mirror => "dbmazz mirror",
+            Self::Holder => "dbmazz snapshot holder",
+            Self::Snapshot => "dbmazz snapshot",
+            Self::Labels => "dbmazz labels",
+        }
+    }
+
+    const fn function(self) -> &'static str {
+        match self {
+            Self::Scout => "dbmazz_scout_main",
+            Self::Mirror => "dbmazz_mirror_main",
+            Self::Holder => "dbmazz_holder_main",
+            Self::Snapshot => "dbmazz_snapshot_main",
+            Self::Labels => "dbmazz_labels_main",
+        }
+    }
+}
+
+/// All slots of `max_worker_processes` are taken.
+#[derive(Clone, Copy, Debug)]
+struct NoWorkerSlot;
+
+/// A worker that this process started and is told about when it ends.
+struct Child {
+    handle: pgrx::bgworkers::DynamicBackgroundWorker,
+}
+
+impl Child {
+    /// Starts a worker in `database`; `argument` is the mirror's name, or empty.
+    fn start(kind: WorkerKind, database: pg_sys::Oid, argument: &str) -> Result<Self, NoWorkerSlot> {
+        // SAFETY: set before any worker runs.
+        let me = unsafe { pg_sys::MyProcPid };
+        BackgroundWorkerBuilder::new(kind.name())
+            .set_type(kind.name())
+            .set_library("dbmazz")
+            .set_function(kind.function())
+            .enable_spi_access()
+            .set_argument(Some(pg_sys::Datum::from(database)))
+            .set_extra(argument)
+            .set_notify_pid(me)
+            .load_dynamic()
+            .map(|handle| Self { handle })
+            .map_err(|_| NoWorkerSlot)
+    }
+
+    /// Whether it has ended.
+    fn is_gone(&self) -> bool {
+        use pgrx::bgworkers::BackgroundWorkerStatus::{PostmasterDied, Stopped};
+        matches!(self.handle.pid(), Err(Stopped | PostmasterDied))
+    }
+
+    /// Asks it to end.
+    fn terminate(self) {
+        let _ = self.handle.terminate();
+    }
+}
+
+/// What every dynamic worker does first: signals, its database, its settings. Returns the mirror's name.
+fn enter(argument: pg_sys::Datum) -> (pg_sys::Oid, String) {
+    signal::install_handlers();
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+    session::prepare();
+    (database, BackgroundWorker::get_extra().to_owned())
+}

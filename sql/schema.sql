@@ -1,0 +1,118 @@
+-- The tables of the extension. The mirror's worker is the only one that writes them, but for dbmazz.mirror and
+-- dbmazz.mirror_table, where dbmazz_start_mirror and its kin write down what is wanted.
+
+CREATE SCHEMA dbmazz;
+COMMENT ON SCHEMA dbmazz IS 'tables of the dbmazz extension';
+
+CREATE TABLE dbmazz.mirror (
+    mirror        text PRIMARY KEY CHECK (mirror ~ '^[a-z0-9_]{1,40}$'),
+    server        text NOT NULL,
+    owner         oid NOT NULL,
+    publication   text,
+    copy_rows     boolean NOT NULL,
+    options       jsonb NOT NULL DEFAULT '{}',
+    enabled       boolean NOT NULL DEFAULT true,
+    state         text NOT NULL DEFAULT 'starting' CHECK (state IN
+                      ('starting', 'snapshot', 'streaming', 'paused', 'retrying', 'error', 'needs_resync')),
+    last_error    text,
+    last_error_at timestamptz,
+    created_at    timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE dbmazz.mirror IS 'mirrors of this database and what is wanted of them';
+COMMENT ON COLUMN dbmazz.mirror.server IS 'name of the foreign server that the rows go to';
+COMMENT ON COLUMN dbmazz.mirror.owner IS 'role whose user mapping is used';
+COMMENT ON COLUMN dbmazz.mirror.publication IS 'publication whose tables, row filters and column lists are followed; null for an own list of tables';
+COMMENT ON COLUMN dbmazz.mirror.copy_rows IS 'whether the rows that are there already are copied';
+COMMENT ON COLUMN dbmazz.mirror.state IS 'state that the worker last wrote down; dbmazz_stat_mirror shows the present one';
+
+CREATE TABLE dbmazz.mirror_table (
+    mirror          text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    relid           oid NOT NULL,
+    source_name     text NOT NULL,
+    target_database text NOT NULL,
+    target_table    text NOT NULL,
+    filtered        boolean NOT NULL DEFAULT false,
+    definition      text,
+    state           "char" NOT NULL DEFAULT 'i' CHECK (state IN ('i', 'd', 's', 'r', 'e')),
+    snapshot_lsn    pg_lsn,
+    inserts         bigint NOT NULL DEFAULT 0,
+    updates         bigint NOT NULL DEFAULT 0,
+    deletes         bigint NOT NULL DEFAULT 0,
+    truncates       bigint NOT NULL DEFAULT 0,
+    rows_loaded     bigint NOT NULL DEFAULT 0,
+    bytes_loaded    bigint NOT NULL DEFAULT 0,
+    last_load_at    timestamptz,
+    last_error      text,
+    PRIMARY KEY (mirror, relid)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE dbmazz.mirror_table IS 'tables of the mirrors';
+COMMENT ON COLUMN dbmazz.mirror_table.filtered IS 'whether the publication has a row filter, a column list or leaves out operations: such tables are decoded by pgoutput';
+COMMENT ON COLUMN dbmazz.mirror_table.definition IS 'the columns that the target table was made for; a change of the source is noticed by comparing with it';
+COMMENT ON COLUMN dbmazz.mirror_table.state IS 'i known, d being copied, s copied and catching up, r in step, e in error';
+COMMENT ON COLUMN dbmazz.mirror_table.snapshot_lsn IS 'position of the snapshot that the copy read';
+
+CREATE TABLE dbmazz.checkpoint (
+    mirror            text PRIMARY KEY REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    confirmed_lsn     pg_lsn NOT NULL,
+    system_identifier bigint NOT NULL,
+    timeline          integer NOT NULL,
+    database_oid      oid NOT NULL,
+    incarnation       text NOT NULL,
+    label_number      bigint NOT NULL,
+    confirmed_at      timestamptz NOT NULL DEFAULT pg_catalog.now()
+) WITH (fillfactor = 50);
+COMMENT ON TABLE dbmazz.checkpoint IS 'for the tables in s and r, all that committed before confirmed_lsn is durable and visible at the target';
+COMMENT ON COLUMN dbmazz.checkpoint.label_number IS 'loads of the incarnation up to this number are visible';
+
+CREATE TABLE dbmazz.incarnation (
+    mirror         text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    incarnation    text NOT NULL CHECK (incarnation ~ '^[0-9a-f]{16}$'),
+    reserved_until bigint NOT NULL,
+    settled_until  bigint NOT NULL DEFAULT 1,
+    created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (mirror, incarnation)
+);
+COMMENT ON TABLE dbmazz.incarnation IS 'numbers of load labels that workers may be using; a row goes when the fate of every number is known';
+COMMENT ON COLUMN dbmazz.incarnation.reserved_until IS 'no label has this number or a higher one';
+COMMENT ON COLUMN dbmazz.incarnation.settled_until IS 'the fate of every label below this number is known';
+
+CREATE TABLE dbmazz.snapshot_chunk (
+    mirror      text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    relid       oid NOT NULL,
+    chunk       integer NOT NULL,
+    first_block bigint NOT NULL,
+    end_block   bigint,
+    bytes       bigint NOT NULL,
+    state       "char" NOT NULL DEFAULT 'i' CHECK (state IN ('i', 'd', 'r')),
+    rows_done   bigint NOT NULL DEFAULT 0,
+    started_at  timestamptz,
+    done_at     timestamptz,
+    PRIMARY KEY (mirror, relid, chunk)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE dbmazz.snapshot_chunk IS 'block ranges of tables being copied';
+COMMENT ON COLUMN dbmazz.snapshot_chunk.end_block IS 'first block that is no longer part of the chunk; null for the last one, which has no end';
+COMMENT ON COLUMN dbmazz.snapshot_chunk.state IS 'i waiting, d being copied, r all of its rows are visible at the target';
+
+CREATE TABLE dbmazz.event (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    mirror   text,
+    relid    oid,
+    severity text NOT NULL CHECK (severity IN ('info', 'warning', 'error')),
+    message  text NOT NULL,
+    detail   text,
+    hint     text
+);
+COMMENT ON TABLE dbmazz.event IS 'what happened to the mirrors; kept for 30 days';
+
+CREATE TABLE dbmazz.rejected_row (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    mirror text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    relid  oid NOT NULL,
+    lsn    pg_lsn,
+    key    text,
+    reason text NOT NULL,
+    "row"  jsonb,
+    at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE dbmazz.rejected_row IS 'rows that the target refused';

@@ -1,0 +1,284 @@
+//! What the processes of dbmazz tell each other: one slot of shared memory per mirror.
+//!
+//! Who writes what:
+//!
+//! * a **backend** that commits `dbmazz_start_mirror`, `dbmazz_pause_mirror` and the like writes what is *wanted*
+//!   ([`want`]) and wakes the launcher;
+//! * the **launcher** writes when a worker was started and why it will not be started again;
+//! * the **mirror worker** writes everything else about its mirror: state, positions, counters, the last error;
+//! * the **holder** writes the name of the exported snapshot.
+//!
+//! Tables hold what must survive; this holds what is true right now. Nothing waits or raises an error while the
+//! lock is held, and every text has a fixed room.
+
+use std::fmt;
+
+use pgrx::pg_sys;
+use pgrx::{PGRXSharedMemory, PgLwLock};
+
+use crate::lsn::Lsn;
+
+/// Mirrors that one server can run. Fixed, because shared memory is.
+pub(crate) const MAX_MIRRORS: usize = 32;
+
+/// The lock around everything here.
+pub(super) static SHARED: PgLwLock<Shared> =
+    // SAFETY: no other lock of this name is registered; `_PG_init` initializes it before anyone can use it.
+    unsafe { PgLwLock::new(c"dbmazz mirrors") };
+
+/// A text of bounded length that lives in shared memory. Longer texts are cut at a character.
+#[derive(Clone, Copy)]
+pub(crate) struct Text<const N: usize> {
+    len: u16,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Text<N> {
+    /// As much of `text` as there is room for.
+    pub(crate) fn new(text: &str) -> Self {
+        let end = text.floor_char_boundary(N.min(u16::MAX as usize));
+        let mut bytes = [0; N];
+        bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
+        Self { len: end as u16, bytes }
+    }
+
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.bytes.get(..usize::from(self.len)).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    /// Whether there is no text.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl<const N: usize> Default for Text<N> {
+    fn default() -> Self {
+        Self { len: 0, bytes: [0; N] }
+    }
+}
+
+/// What an administrator wants a mirror to do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Wanted {
+    /// Have a worker.
+    #[default]
+    Run,
+    /// Have none; the slot of shared memory is given back once the worker is gone.
+    Stop,
+}
+
+/// The states of `dbmazz_stat_mirror.state`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum MirrorState {
+    /// The worker prepares slot and target.
+    #[default]
+    Starting,
+    /// Tables are being copied.
+    Snapshot,
+    /// Changes are applied as they come.
+    Streaming,
+    /// An administrator stopped it, or it found itself on a copy of its server.
+    Paused,
+    /// The target does not take loads at the moment; nothing is lost.
+    Retrying,
+    /// It does not go on by itself.
+    Error,
+    /// The slot no longer holds what the target lacks.
+    NeedsResync,
+}
+
+impl MirrorState {
+    /// The word of the view.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Snapshot => "snapshot",
+            Self::Streaming => "streaming",
+            Self::Paused => "paused",
+            Self::Retrying => "retrying",
+            Self::Error => "error",
+            Self::NeedsResync => "needs_resync",
+        }
+    }
+}
+
+impl fmt::Display for MirrorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How far the holder of a snapshot has come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum HolderPhase {
+    /// There is none, or it has not created the slot yet.
+    #[default]
+    Absent,
+    /// Slot and snapshot exist; the holder keeps the snapshot until it is told to leave.
+    Holding,
+}
+
+/// The snapshot that the copy reads, and who holds it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Holder {
+    /// Process of the holder; 0 when there is none.
+    pub(crate) pid: i32,
+    /// How far it has come.
+    pub(crate) phase: HolderPhase,
+    /// What `SET TRANSACTION SNAPSHOT` would take; empty when no copy was wanted.
+    pub(crate) snapshot: Text<64>,
+    /// Everything that committed before is in the snapshot, everything after comes from the slot.
+    pub(crate) consistent_lsn: Lsn,
+    /// Set by the mirror worker: the snapshot is no longer needed.
+    pub(crate) leave: bool,
+}
+
+/// Figures of a running mirror, for the views. Totals count since the worker's start.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// Decoded up to here.
+    pub(crate) received_lsn: Lsn,
+    /// Everything that committed before is visible at the target. `dbmazz_wait_mirror` waits for this.
+    pub(crate) durable_lsn: Lsn,
+    /// The checkpoint, and what the slot was told.
+    pub(crate) confirmed_lsn: Lsn,
+    /// Source time (microseconds since 2000) of the last commit that is visible at the target; 0 for none yet.
+    pub(crate) durable_commit_time: i64,
+    /// Source time of the last commit that was decoded.
+    pub(crate) received_commit_time: i64,
+    /// Rows loaded by the stream and the copy.
+    pub(crate) rows_total: u64,
+    /// Bytes of rows before compression.
+    pub(crate) bytes_total: u64,
+    /// Finished loads.
+    pub(crate) loads_total: u64,
+    /// Rows loaded during the last measured second.
+    pub(crate) rows_per_second: f64,
+    /// Bytes encoded or queued and not yet acknowledged.
+    pub(crate) queued_bytes: u64,
+    /// Tables of the mirror.
+    pub(crate) tables: u32,
+}
+
+/// One mirror.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct MirrorSlot {
+    /// Whether the slot belongs to a mirror.
+    pub(crate) in_use: bool,
+    /// Its name.
+    pub(crate) mirror: Text<40>,
+    /// Its database.
+    pub(crate) database: u32,
+    /// What is wanted.
+    pub(crate) wanted: Wanted,
+    /// The mirror worker; 0 when there is none.
+    pub(crate) pid: i32,
+    /// Where the worker's latch is (`PGPROC` number), valid while `pid` is set.
+    pub(crate) proc_number: i32,
+    /// Where the worker is in its life.
+    pub(crate) state: MirrorState,
+    /// Why it is in trouble, or was last.
+    pub(crate) last_error: Text<500>,
+    /// When that was (microseconds since 2000).
+    pub(crate) last_error_at: i64,
+    /// When the running worker started.
+    pub(crate) started_at: i64,
+    /// Figures.
+    pub(crate) progress: Progress,
+    /// Somebody waits for everything up to here: open batches are loaded at once.
+    pub(crate) flush_requested: Lsn,
+    /// The copy's snapshot.
+    pub(crate) holder: Holder,
+    /// Loads of the current incarnation may use numbers below this one.
+    pub(crate) labels_reserved_until: u64,
+    /// The worker sits in a long transaction and needs more numbers (asked of the launcher).
+    pub(crate) labels_wanted_until: u64,
+    /// The incarnation that they are for.
+    pub(crate) incarnation: u64,
+    /// Times of the last three crashes, newest first; 0 for none.
+    pub(crate) crashes: [i64; 3],
+    /// The launcher does not start the worker before this time.
+    pub(crate) not_before: i64,
+}
+
+/// Everything that is shared.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Shared {
+    /// The launcher's process and where its latch is.
+    pub(crate) launcher_pid: i32,
+    /// `PGPROC` number of the launcher, valid while `launcher_pid` is set.
+    pub(crate) launcher_proc_number: i32,
+    /// The mirrors.
+    pub(crate) mirrors: [MirrorSlot; MAX_MIRRORS],
+}
+
+// SAFETY: plain data of fixed size, no pointers, no heap; every bit pattern that is stored was written by this code.
+unsafe impl PGRXSharedMemory for Shared {}
+
+/// Whether the library was loaded by `shared_preload_libraries`, so that there is shared memory at all.
+pub(crate) fn is_available() -> bool {
+    super::preloaded()
+}
+
+/// A copy of the slot of a mirror.
+pub(crate) fn find(mirror: &str) -> Option<MirrorSlot> {
+    SHARED.share().mirrors.iter().find(|slot| slot.in_use && slot.mirror.as_str() == mirror).copied()
+}
+
+/// Copies of all mirrors of the server.
+pub(crate) fn all() -> Vec<MirrorSlot> {
+    let mut slots = Vec::with_capacity(MAX_MIRRORS);
+    slots.extend(SHARED.share().mirrors.iter().filter(|slot| slot.in_use));
+    slots
+}
+
+/// Changes the slot of a mirror, when there is one. `change` must neither raise an error nor wait.
+pub(crate) fn update<T>(mirror: &str, change: impl FnOnce(&mut MirrorSlot) -> T) -> Option<T> {
+    let mut shared = SHARED.exclusive();
+    shared.mirrors.iter_mut().find(|slot| slot.in_use && slot.mirror.as_str() == mirror).map(change)
+}
+
+/// No slot of shared memory is free for another mirror.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NoFreeSlot;
+
+/// Writes down what is wanted of a mirror and wakes whoever makes it so. Called after commit, so it cannot fail on
+/// anything but a full table.
+pub(crate) fn want(mirror: &str, database: pg_sys::Oid, wanted: Wanted) -> Result<(), NoFreeSlot> {
+    let wake = {
+        let mut shared = SHARED.exclusive();
+        let launcher = (shared.launcher_pid, shared.launcher_proc_number);
+        let slots = &mut shared.mirrors;
+        let known = slots.iter().position(|slot| slot.in_use && slot.mirror.as_str() == mirror);
+        let worker = match (known, wanted) {
+            (Some(at), _) => {
+                let slot = &mut slots[at];
+                slot.wanted = wanted;
+                slot.not_before = 0;
+                slot.crashes = [0; 3];
+                (slot.pid, slot.proc_number)
+            }
+            (None, Wanted::Stop) => (0, 0),
+            (None, Wanted::Run) => {
+                let free = slots.iter_mut().find(|slot| !slot.in_use).ok_or(NoFreeSlot)?;
+                *free = MirrorSlot {
+                    in_use: true,
+                    mirror: Text::new(mirror),
+                    database: database.to_u32(),
+                    wanted,
+                    ..MirrorSlot::default()
+                };
+                (0, 0)
+            }
+        };
+        [launcher, worker]
+    };
+    for (pid, proc_number) in wake {
+        if pid != 0 {
+            super::latch::wake(proc_number);
+        }
+    }
+    Ok(())
+}

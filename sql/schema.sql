@@ -83,6 +83,7 @@ CREATE TABLE dbmazz.snapshot_chunk (
     first_block bigint NOT NULL,
     end_block   bigint,
     bytes       bigint NOT NULL,
+    relfilenode oid NOT NULL,
     state       "char" NOT NULL DEFAULT 'i' CHECK (state IN ('i', 'd', 'r')),
     rows_done   bigint NOT NULL DEFAULT 0,
     started_at  timestamptz,
@@ -91,6 +92,7 @@ CREATE TABLE dbmazz.snapshot_chunk (
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE dbmazz.snapshot_chunk IS 'block ranges of tables being copied';
 COMMENT ON COLUMN dbmazz.snapshot_chunk.end_block IS 'first block that is no longer part of the chunk; null for the last one, which has no end';
+COMMENT ON COLUMN dbmazz.snapshot_chunk.relfilenode IS 'file that the blocks are counted in; after a rewrite of the table the plan is void';
 COMMENT ON COLUMN dbmazz.snapshot_chunk.state IS 'i waiting, d being copied, r all of its rows are visible at the target';
 
 CREATE TABLE dbmazz.event (

@@ -140,3 +140,37 @@ pub(super) unsafe fn string_node(text: *mut std::ffi::c_char) -> *mut pg_sys::No
     // SAFETY: the caller vouches for the text.
     unsafe { pg_sys::makeString(text).cast() }
 }
+
+/// Whether the log that a slot needs has been removed.
+pub(super) fn is_invalidated(slot: &pg_sys::ReplicationSlotPersistentData) -> bool {
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    return slot.restart_lsn == 0 && slot.invalidated_at != 0;
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    return slot.invalidated != pg_sys::ReplicationSlotInvalidationCause::RS_INVAL_NONE;
+}
+
+/// The timeline that this server writes.
+pub(super) fn timeline() -> u32 {
+    // SAFETY: reads shared memory of a server that is not in recovery.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        return pg_sys::ThisTimeLineID;
+        #[cfg(not(feature = "pg14"))]
+        return pg_sys::GetWALInsertionTimeLine();
+    }
+}
+
+/// The number of the file that holds a relation's rows; another one after every rewrite.
+///
+/// # Safety
+///
+/// `relation` is open.
+pub(super) unsafe fn relfilenode(relation: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return (*relation).rd_node.relNode;
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        return (*relation).rd_locator.relNumber;
+    }
+}

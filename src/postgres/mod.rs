@@ -23,11 +23,13 @@ mod decode;
 mod ffi;
 mod guc;
 mod latch;
+mod loader;
 mod lsn_datum;
 mod scan;
 mod session;
 pub(crate) mod shmem;
 mod signal;
+mod slot;
 mod tuple;
 mod worker;
 

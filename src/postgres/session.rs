@@ -4,6 +4,8 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
+use super::{guc, shmem};
+
 /// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
 /// that is busy; the rest would change what it sees or how its own rows are written.
 const SETTINGS: &[(&str, &str)] = &[
@@ -77,4 +79,9 @@ pub(super) fn reload_configuration_if_asked() {
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
     }
+}
+
+/// Whether a mirror is not meant to have a worker at the moment.
+pub(super) fn is_unwanted(mirror: &str) -> bool {
+    !guc::is_enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
 }

@@ -253,6 +253,25 @@ pub(crate) fn update<T>(mirror: &str, change: impl FnOnce(&mut MirrorSlot) -> T)
     shared.mirrors.iter_mut().find(|slot| slot.in_use && slot.mirror.as_str() == mirror).map(change)
 }
 
+/// Shows why a mirror does not get on.
+pub(crate) fn note_error(mirror: &str, reason: &str) {
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    update(mirror, |slot| {
+        slot.last_error = Text::new(reason);
+        slot.last_error_at = now;
+    });
+}
+
+/// Counts a load of a snapshot worker.
+pub(crate) fn add_loaded(mirror: &str, rows: u64, bytes: u64) {
+    update(mirror, |slot| {
+        slot.progress.rows_total += rows;
+        slot.progress.bytes_total += bytes;
+        slot.progress.loads_total += 1;
+    });
+}
+
 /// Where the slot of a mirror is. It stays there for as long as a worker of the mirror runs.
 pub(crate) fn place_of(mirror: &str) -> Option<usize> {
     SHARED.share().mirrors.iter().position(|slot| slot.in_use && slot.mirror.as_str() == mirror)

@@ -6,6 +6,7 @@ use super::incarnation::{from_hex, to_hex};
 use super::query;
 use crate::lsn::Lsn;
 use crate::postgres::lsn_datum::LsnDatum;
+use crate::postgres::{compat, session};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,8 +42,42 @@ pub(in crate::postgres) fn read(mirror: &str) -> Option<Checkpoint> {
     )
 }
 
-/// Replaces the checkpoint of a mirror. Mirror worker; only after the commit may the slot be told.
-pub(in crate::postgres) fn write(mirror: &str, checkpoint: &Checkpoint) {
+/// A checkpoint of this server as it is now, that promises nothing yet. Any process.
+pub(in crate::postgres) fn here(database_oid: pg_sys::Oid, incarnation: u64) -> Checkpoint {
+    Checkpoint {
+        confirmed_lsn: Lsn::INVALID,
+        // SAFETY: reads what the control file said at the server's start.
+        system_identifier: unsafe { pg_sys::GetSystemIdentifier() },
+        timeline: compat::timeline(),
+        database_oid,
+        incarnation,
+        label_number: 0,
+    }
+}
+
+/// The proof that a checkpoint has been committed. Only with it can a slot be moved.
+#[derive(Debug)]
+pub(in crate::postgres) struct Written {
+    confirmed_lsn: Lsn,
+}
+
+impl Written {
+    /// What the checkpoint says.
+    pub(in crate::postgres) const fn confirmed_lsn(&self) -> Lsn {
+        self.confirmed_lsn
+    }
+}
+
+/// Commits a checkpoint, together with what `body` writes, in a transaction of its own. Mirror worker.
+pub(in crate::postgres) fn commit(mirror: &str, checkpoint: &Checkpoint, body: impl FnOnce()) -> Written {
+    session::transaction(|| {
+        body();
+        write(mirror, checkpoint);
+    });
+    Written { confirmed_lsn: checkpoint.confirmed_lsn }
+}
+
+fn write(mirror: &str, checkpoint: &Checkpoint) {
     query::run(
         "INSERT INTO dbmazz.checkpoint AS c (mirror, confirmed_lsn, system_identifier, timeline, database_oid,
              incarnation, label_number, confirmed_at)

@@ -17,14 +17,16 @@ pub(in crate::postgres) struct Chunk {
     pub(in crate::postgres) end_block: Option<u32>,
     /// Heap and TOAST bytes, roughly.
     pub(in crate::postgres) bytes: u64,
+    /// The file that the blocks are counted in; another one after the table was rewritten.
+    pub(in crate::postgres) relfilenode: pg_sys::Oid,
 }
 
 /// Writes down the chunks of a table. Holder or mirror worker.
 pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
     for chunk in chunks {
         query::run(
-            "INSERT INTO dbmazz.snapshot_chunk (mirror, relid, chunk, first_block, end_block, bytes)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO dbmazz.snapshot_chunk (mirror, relid, chunk, first_block, end_block, bytes, relfilenode)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
             &[
                 mirror.into(),
                 chunk.relid.into(),
@@ -32,6 +34,7 @@ pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
                 i64::from(chunk.first_block).into(),
                 chunk.end_block.map(i64::from).into(),
                 chunk.bytes.cast_signed().into(),
+                chunk.relfilenode.into(),
             ],
         );
     }
@@ -47,7 +50,7 @@ pub(in crate::postgres) fn claim(mirror: &str) -> Option<Chunk> {
                ORDER BY w.relid, w.chunk LIMIT 1
                FOR UPDATE OF w SKIP LOCKED) free
          WHERE c.mirror = $1 AND c.relid = free.relid AND c.chunk = free.chunk
-         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes",
+         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes, c.relfilenode",
         &[mirror.into()],
         from_row,
     )
@@ -81,40 +84,20 @@ pub(in crate::postgres) fn complete(mirror: &str, relid: pg_sys::Oid, chunk: i32
     );
 }
 
-/// Whether every chunk of the mirror is copied, but for those of tables in error. Any process.
-pub(in crate::postgres) fn all_done(mirror: &str) -> bool {
-    tables_left(mirror).is_empty()
-}
-
-/// Whether every chunk of a table is copied. Any process.
-pub(in crate::postgres) fn table_done(mirror: &str, relid: pg_sys::Oid) -> bool {
-    !query::exists(
-        "SELECT FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2 AND state <> 'r' LIMIT 1",
-        &[mirror.into(), relid.into()],
-    )
-}
-
-/// Tables that have chunks left to copy, but for those in error. Any process.
-pub(in crate::postgres) fn tables_left(mirror: &str) -> Vec<pg_sys::Oid> {
-    query::rows(
-        "SELECT DISTINCT c.relid FROM dbmazz.snapshot_chunk c JOIN dbmazz.mirror_table t USING (mirror, relid)
-         WHERE c.mirror = $1 AND c.state <> 'r' AND t.state <> 'e' ORDER BY c.relid",
+/// How many chunks are not copied yet, but for those of tables in error. Any process.
+pub(in crate::postgres) fn count_left(mirror: &str) -> usize {
+    let count = query::row(
+        "SELECT count(*) FROM dbmazz.snapshot_chunk c JOIN dbmazz.mirror_table t USING (mirror, relid)
+         WHERE c.mirror = $1 AND c.state <> 'r' AND t.state <> 'e'",
         &[mirror.into()],
-        |row| row.must(1),
-    )
+        |row| row.must::<i64>(1),
+    );
+    usize::try_from(count.unwrap_or_default()).unwrap_or(usize::MAX)
 }
 
 /// Forgets all chunks of a mirror. Mirror worker.
 pub(in crate::postgres) fn clear(mirror: &str) {
     query::run("DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1", &[mirror.into()]);
-}
-
-/// Forgets the chunks of one table. Mirror worker.
-pub(in crate::postgres) fn clear_table(mirror: &str, relid: pg_sys::Oid) {
-    query::run(
-        "DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2",
-        &[mirror.into(), relid.into()],
-    );
 }
 
 fn from_row(row: &Row<'_>) -> Chunk {
@@ -126,5 +109,6 @@ fn from_row(row: &Row<'_>) -> Chunk {
         first_block: block(row.must(3)),
         end_block: row.get(4).map(block),
         bytes: row.must::<i64>(5).cast_unsigned(),
+        relfilenode: row.must(6),
     }
 }

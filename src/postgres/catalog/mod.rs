@@ -54,3 +54,23 @@ pub(super) fn as_extension<T>(body: impl FnOnce() -> T) -> T {
     }
     result
 }
+
+/// Whether this database has the extension. For workers that come to a database without knowing.
+pub(super) fn is_installed() -> bool {
+    query::exists("SELECT FROM pg_catalog.pg_extension WHERE extname = 'dbmazz'", &[])
+}
+
+/// Who holds up the creation of a slot: the oldest transaction, prepared ones too. Not for a worker that decodes.
+pub(super) fn oldest_transaction() -> Option<String> {
+    query::row(
+        "SELECT who FROM (
+             SELECT pg_catalog.format('the transaction of process %s, which began at %s', pid, xact_start), xact_start
+             FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL
+             UNION ALL
+             SELECT pg_catalog.format('prepared transaction %L of %s', gid, prepared), prepared
+             FROM pg_catalog.pg_prepared_xacts) AS t (who, since)
+         ORDER BY since LIMIT 1",
+        &[],
+        |row| row.must(1),
+    )
+}

@@ -148,11 +148,12 @@ pub(in crate::postgres) fn write_state(
     );
 }
 
-/// Writes down that a table's rows are copied, as of `snapshot_lsn`, and it catches up now. Mirror worker.
-pub(in crate::postgres) fn set_copied(mirror: &str, relid: pg_sys::Oid, snapshot_lsn: Lsn) {
+/// Writes down that a table is in step: its rows are copied as of `snapshot_lsn`, and what came later is in the slot.
+/// Mirror worker.
+pub(in crate::postgres) fn set_ready(mirror: &str, relid: pg_sys::Oid, snapshot_lsn: Lsn) {
     query::run(
-        "UPDATE dbmazz.mirror_table SET state = 's', snapshot_lsn = $3, last_error = NULL
-         WHERE mirror = $1 AND relid = $2",
+        "UPDATE dbmazz.mirror_table SET state = 'r', snapshot_lsn = $3, last_error = NULL
+         WHERE mirror = $1 AND relid = $2 AND state <> 'e'",
         &[mirror.into(), relid.into(), LsnDatum(snapshot_lsn).into()],
     );
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{ffi, latch};
+use super::{compat, ffi, latch};
 
 /// A place in a heap: the next row to read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,3 +171,42 @@ pub(super) fn breathe() {
 
 /// How long a snapshot worker waits at most before it looks around again.
 pub(super) const GLANCE: Duration = Duration::from_millis(500);
+
+/// How large a table is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableSize {
+    pub(super) blocks: u32,
+    pub(super) toast_bytes: u64,
+    pub(super) relfilenode: pg_sys::Oid,
+}
+
+/// Measures a table.
+///
+/// # Safety
+///
+/// `relation` is open and locked.
+pub(super) unsafe fn size_of(relation: pg_sys::Relation) -> TableSize {
+    // SAFETY: the caller vouches for the relation; its TOAST table lives as long as it does.
+    unsafe {
+        let main = pg_sys::ForkNumber::MAIN_FORKNUM;
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, main);
+        let toast_oid = (*(*relation).rd_rel).reltoastrelid;
+        let toast = if toast_oid == pg_sys::InvalidOid { None } else { open_table(toast_oid) };
+        let toast_bytes = toast.map_or(0, |toast| {
+            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(toast, main);
+            close_table(toast);
+            u64::from(blocks) * u64::from(pg_sys::BLCKSZ)
+        });
+        TableSize { blocks, toast_bytes, relfilenode: compat::relfilenode(relation) }
+    }
+}
+
+/// The number of the file that holds the table's rows.
+///
+/// # Safety
+///
+/// `relation` is open.
+pub(super) unsafe fn relfilenode_of(relation: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller vouches for the relation.
+    unsafe { compat::relfilenode(relation) }
+}

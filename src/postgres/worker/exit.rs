@@ -5,10 +5,10 @@
 //! ([`on_exit`]), which also runs after an ERROR and after a plain return.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
-use super::super::shmem::{self, MirrorState, Text};
+use super::super::shmem::{self, MirrorState};
 
 /// Runs the body of a worker that belongs to a mirror; an error is written into the mirror's slot of shared memory
 /// before it ends the process.
@@ -25,24 +25,44 @@ pub(super) fn run(mirror: &str, body: impl FnOnce() + std::panic::UnwindSafe) {
         .execute();
 }
 
+/// Runs the body of a worker that helps a mirror; an error is shown as the mirror's, but does not count as a failure of
+/// the mirror's own worker, which decides what follows from it.
+pub(super) fn run_helper(mirror: &str, body: impl FnOnce() + std::panic::UnwindSafe) {
+    let name = mirror.to_owned();
+    PgTryBuilder::new(body)
+        .catch_others(move |error| {
+            // SAFETY: as in `run`.
+            unsafe { pg_sys::LWLockReleaseAll() };
+            shmem::note_error(&name, &text_of(&error));
+            error.rethrow()
+        })
+        .execute();
+}
+
 /// Errors that say nothing about the mirror: somebody asked the worker to end.
 fn is_by_request(code: PgSqlErrorCode) -> bool {
     matches!(code, PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN)
 }
 
-fn note(mirror: &str, error: &CaughtError) {
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = error;
-    let text = match report.detail() {
+fn report_of(error: &CaughtError) -> &ErrorReportWithLevel {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    }
+}
+
+fn text_of(error: &CaughtError) -> String {
+    let report = report_of(error);
+    match report.detail() {
         Some(detail) => format!("{}: {detail}", report.message()),
         None => report.message().to_owned(),
-    };
-    let failed = !is_by_request(report.sql_error_code());
+    }
+}
+
+fn note(mirror: &str, error: &CaughtError) {
+    let failed = !is_by_request(report_of(error).sql_error_code());
+    shmem::note_error(mirror, &text_of(error));
     shmem::update(mirror, |slot| {
-        slot.last_error = Text::new(&text);
-        // SAFETY: reads the clock.
-        slot.last_error_at = unsafe { pg_sys::GetCurrentTimestamp() };
         slot.worker_failed |= failed;
         if failed {
             slot.state = MirrorState::Retrying;

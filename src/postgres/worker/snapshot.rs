@@ -1,0 +1,296 @@
+//! A snapshot worker: copies chunks until none is left.
+//!
+//! One transaction per load, not per chunk: it imports the snapshot, locks the table, reads until the load is full, and
+//! commits; only then is the load sent, so that nobody's DDL waits for the target. A chunk is done when all of its loads
+//! are visible. Loads of one snapshot have distinct keys and may travel in parallel.
+
+use std::collections::HashMap;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::super::catalog::chunk::Chunk;
+use super::super::catalog::relation::{self, Columns};
+use super::super::catalog::table::{Counters, MirrorTableRow};
+use super::super::loader::Loader;
+use super::super::scan::{self, Position, RangeScan};
+use super::super::tuple::{RowMemory, TupleReader};
+use super::super::shmem::MirrorState;
+use super::super::{catalog, session, shmem};
+use super::exit;
+use super::start::{self, Mirror};
+use crate::encode::RowEncoder;
+use crate::pipeline::{CopyBatch, CopyLimits, LabelSequence};
+use crate::sink::starrocks::{field_name, load_shape};
+use crate::sink::{Job, JobId, Load, Outcome};
+
+/// Load threads of one snapshot worker: one sends while the other compresses.
+const THREADS: usize = 2;
+
+/// Main function of `dbmazz snapshot`. Its arguments are the database and the mirror.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn dbmazz_snapshot_main(argument: pg_sys::Datum) {
+    let (database, name) = super::enter(argument);
+    exit::run_helper(&name.clone(), move || {
+        if let Some(mirror) = Mirror::read(&name, database) {
+            Copier::new(mirror).run();
+        }
+    });
+}
+
+/// A chunk that this worker has claimed.
+#[derive(Default)]
+struct Progress {
+    pending: usize,
+    rows: u64,
+    bytes: u64,
+    is_read: bool,
+}
+
+type ChunkKey = (pg_sys::Oid, i32);
+
+struct Copier {
+    mirror: Mirror,
+    snapshot: String,
+    loader: Loader,
+    labels: LabelSequence,
+    limits: CopyLimits,
+    memory: RowMemory,
+    chunks: HashMap<ChunkKey, Progress>,
+    in_flight: HashMap<JobId, ChunkKey>,
+    in_flight_bytes: usize,
+    in_flight_limit: usize,
+}
+
+/// How to read and write the rows of one table.
+struct Source {
+    spec: std::sync::Arc<crate::table::TableSpec>,
+    encoder: RowEncoder,
+    reader: TupleReader,
+    shape: std::sync::Arc<crate::sink::LoadShape>,
+}
+
+/// What came of reading one load.
+struct Reading {
+    load: Option<Load>,
+    /// Where to go on; none at the end of the chunk.
+    next: Option<Position>,
+}
+
+impl Copier {
+    fn new(mirror: Mirror) -> Self {
+        let snapshot = shmem::find(&mirror.name).map(|slot| slot.holder.snapshot.as_str().to_owned());
+        let mut loader = Loader::start(&mirror.name, &mirror.config, THREADS);
+        loader.enter_phase(MirrorState::Snapshot);
+        let labels = start::open_incarnation(&mirror);
+        let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX) / mirror.options.snapshot_workers;
+        let max_bytes = usize::try_from(mirror.options.batch_max_bytes).unwrap_or(usize::MAX).min(budget / 3);
+        Self {
+            snapshot: snapshot.unwrap_or_default(),
+            loader,
+            labels,
+            limits: CopyLimits { max_rows: mirror.options.batch_max_rows, max_bytes },
+            memory: RowMemory::new(),
+            chunks: HashMap::new(),
+            in_flight: HashMap::new(),
+            in_flight_bytes: 0,
+            in_flight_limit: budget - budget / 3,
+            mirror,
+        }
+    }
+
+    fn run(mut self) {
+        while let Some(chunk) = session::transaction(|| catalog::chunk::claim(&self.mirror.name)) {
+            session::report_activity(&format!("mirror {}: copying chunk {}", self.mirror.name, chunk.chunk));
+            self.chunks.insert((chunk.relid, chunk.chunk), Progress::default());
+            if let Err(reason) = self.copy(&chunk) {
+                self.fail(chunk.relid, &reason);
+            }
+        }
+        while !self.in_flight.is_empty() {
+            self.collect_or_wait();
+        }
+        // Every load has been acknowledged: no label of this incarnation is in doubt.
+        session::transaction(|| catalog::incarnation::remove(&self.mirror.name, self.labels.incarnation()));
+        self.loader.shut_down();
+    }
+
+    fn copy(&mut self, chunk: &Chunk) -> Result<(), String> {
+        let table = self.mirror.tables.iter().find(|table| table.relid == chunk.relid).cloned();
+        let table = table.ok_or("the table is not part of the mirror any more")?;
+        let mut from = Some(Position::start_of(chunk.first_block));
+        while let Some(position) = from {
+            start::leave_if_unwanted(&self.mirror.name);
+            start::top_up(&self.mirror.name, &mut self.labels);
+            let reading = self.read(chunk, &table, position)?;
+            from = reading.next;
+            if let Some(load) = reading.load {
+                self.send(chunk, load);
+            }
+        }
+        if let Some(progress) = self.chunks.get_mut(&(chunk.relid, chunk.chunk)) {
+            progress.is_read = true;
+        }
+        self.complete_if_done((chunk.relid, chunk.chunk));
+        Ok(())
+    }
+
+    /// Reads rows from `from` on until a load is full or the chunk ends, in a transaction of its own.
+    fn read(&mut self, chunk: &Chunk, table: &MirrorTableRow, from: Position) -> Result<Reading, String> {
+        let Self { mirror, labels, limits, memory, snapshot, .. } = self;
+        scan::under_snapshot(snapshot, || {
+            let relation = scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
+            let filled = Source::of(relation, chunk, table, mirror).and_then(|source| {
+                let mut batch = CopyBatch::new(source.shape.clone(), *limits);
+                // SAFETY: the relation is open and locked, and the imported snapshot active, until this closure is
+                // done.
+                let next = unsafe {
+                    let mut rows = RangeScan::open(relation, from, chunk.end_block);
+                    let next = fill(&mut rows, &source, &mut batch, memory);
+                    rows.close();
+                    next?
+                };
+                Ok((batch, next))
+            });
+            // SAFETY: opened above and used no more.
+            unsafe { scan::close_table(relation) };
+            let (batch, next) = filled?;
+            let load = match batch.is_empty() {
+                true => None,
+                false => Some(batch.seal(labels.take().ok_or("no label is left")?)),
+            };
+            Ok(Reading { load, next })
+        })
+    }
+
+    /// Hands a load to the threads, waiting for room first.
+    fn send(&mut self, chunk: &Chunk, load: Load) {
+        let bytes = load.body_bytes();
+        while self.in_flight_bytes > 0 && self.in_flight_bytes + bytes > self.in_flight_limit {
+            self.collect_or_wait();
+        }
+        let id = load.label.number;
+        let mut job = Job::Load(load);
+        while let Err(given_back) = self.loader.submit(id, job) {
+            job = given_back;
+            self.collect_or_wait();
+        }
+        self.in_flight.insert(id, (chunk.relid, chunk.chunk));
+        self.in_flight_bytes += bytes;
+        if let Some(progress) = self.chunks.get_mut(&(chunk.relid, chunk.chunk)) {
+            progress.pending += 1;
+        }
+    }
+
+    fn collect_or_wait(&mut self) {
+        let mut found = false;
+        while let Some((id, outcome)) = self.loader.poll() {
+            found = true;
+            self.finish(id, outcome);
+        }
+        if !found {
+            self.loader.wait(scan::GLANCE);
+            start::leave_if_unwanted(&self.mirror.name);
+        }
+    }
+
+    fn finish(&mut self, id: JobId, outcome: Outcome) {
+        let (Outcome::Load(load, result), Some(key)) = (outcome, self.in_flight.remove(&id)) else { return };
+        self.in_flight_bytes -= load.body_bytes();
+        match result {
+            Ok(_) => {
+                let (rows, bytes) = (load.rows, load.body_bytes() as u64);
+                if let Some(progress) = self.chunks.get_mut(&key) {
+                    progress.pending -= 1;
+                    progress.rows += rows;
+                    progress.bytes += bytes;
+                }
+                shmem::add_loaded(&self.mirror.name, rows, bytes);
+                session::transaction(|| catalog::chunk::add_rows(&self.mirror.name, key.0, key.1, rows));
+                self.complete_if_done(key);
+            }
+            Err(problem) => self.fail(key.0, &problem.to_string()),
+        }
+    }
+
+    fn complete_if_done(&mut self, key: ChunkKey) {
+        if self.chunks.get(&key).is_some_and(|progress| progress.is_read && progress.pending == 0)
+            && let Some(progress) = self.chunks.remove(&key)
+        {
+            session::transaction(|| {
+                catalog::chunk::complete(&self.mirror.name, key.0, key.1, progress.rows);
+                let loaded =
+                    Counters { rows_loaded: progress.rows, bytes_loaded: progress.bytes, ..Counters::default() };
+                catalog::table::add_counters(&self.mirror.name, key.0, &loaded);
+            });
+        }
+    }
+
+    /// The table goes into error; the others are copied.
+    fn fail(&mut self, relid: pg_sys::Oid, reason: &str) {
+        let name = self.mirror.tables.iter().find(|table| table.relid == relid);
+        let name = name.map_or_else(String::new, |table| table.source_name.clone());
+        session::transaction(|| start::fail_table(&self.mirror.name, relid, &name, reason));
+        self.chunks.retain(|(table, _), _| *table != relid);
+    }
+}
+
+impl Source {
+    /// Describes the table again, under its lock: the copy and the target must still be of the same columns and blocks.
+    fn of(
+        open: pg_sys::Relation,
+        chunk: &Chunk,
+        table: &MirrorTableRow,
+        mirror: &Mirror,
+    ) -> Result<Self, String> {
+        // SAFETY: the relation is open and locked by the caller.
+        let (spec, natts, relfilenode) = unsafe {
+            let spec = relation::describe(open, table.target.clone(), &mirror.options, Columns::All);
+            (spec, (*(*open).rd_att).natts, scan::relfilenode_of(open))
+        };
+        let spec = spec.map_err(|problem| problem.to_string())?;
+        if table.definition.as_deref() != Some(relation::definition(&spec).as_str()) {
+            return Err("its definition has changed during the copy".to_owned());
+        }
+        if relfilenode != chunk.relfilenode {
+            // The blocks of the plan are gone, the rows are not: the whole copy starts over.
+            error!("could not go on copying: table \"{}\" has been rewritten", table.source_name);
+        }
+        let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(&spec, column)).collect();
+        let encoder = RowEncoder::new(&spec, &names, mirror.options.on_out_of_range.into());
+        let shape = load_shape(&spec, 0..spec.columns.len()).map_err(|problem| problem.to_string())?;
+        let reader = TupleReader::new(&spec, usize::try_from(natts).unwrap_or_default());
+        Ok(Self { spec: std::sync::Arc::new(spec), encoder, reader, shape: std::sync::Arc::new(shape) })
+    }
+}
+
+/// Reads rows into the batch until it is full. Returns where to go on, or none at the end.
+///
+/// # Safety
+///
+/// `rows` is an open scan of the relation that `source` was made from.
+unsafe fn fill(
+    rows: &mut RangeScan,
+    source: &Source,
+    batch: &mut CopyBatch,
+    memory: &mut RowMemory,
+) -> Result<Option<Position>, String> {
+    let mut count = 0u32;
+    while !batch.is_full() {
+        // SAFETY: the caller vouches for the scan; the row is used before the next one is asked for.
+        let pushed = unsafe {
+            let slot = rows.next_row();
+            if slot.is_null() {
+                return Ok(None);
+            }
+            memory.scoped(|| batch.push(&source.encoder, &source.reader.slot_row(slot)))
+        };
+        pushed.map_err(|problem| format!("could not encode a row of \"{}\": {problem}", source.spec.source_name))?;
+        count = count.wrapping_add(1);
+        if count % 1024 == 0 {
+            scan::breathe();
+        }
+    }
+    Ok(Some(rows.position()))
+}

@@ -26,8 +26,8 @@ pub enum Value<'a> {
     Numeric(&'a [u8]),
     /// numeric as PostgreSQL prints it.
     NumericText(&'a [u8]),
-    /// uuid.
-    Uuid(&'a [u8; 16]),
+    /// uuid, by value: its text form has no sixteen bytes to borrow.
+    Uuid([u8; 16]),
     /// bytea.
     Bytes(&'a [u8]),
     /// bytea as hexadecimal digits, without `\x`.
@@ -37,6 +37,8 @@ pub enum Value<'a> {
     /// Characters: text types, and what the output function of any other type prints. Meant to be UTF-8, not yet
     /// checked.
     Text(&'a [u8]),
+    /// A text that is no value of its column's type. No source of PostgreSQL's makes one; the encoder refuses it.
+    Malformed,
 }
 
 /// A row whose values can be asked for, one at a time and in any order.

@@ -1,1 +1,428 @@
-//! pipeline
+//! Changes become loads: compaction by key, batches, memory budget, checkpoint.
+//!
+//! A [`Pipeline`] is a plain value that one thread drives: the mirror worker's main thread, from inside the decoding
+//! callbacks and between records. It knows no PostgreSQL, no thread and no clock; time comes in through
+//! [`Pipeline::tick`].
+//!
+//! ```text
+//!             upsert, delete               seal                    next_load            finished
+//!  change ───────────────────► open batch ───────► sealed batch ───────────► in flight ──────────► gone
+//!                                   │                   │                        │
+//!                                   └── remove_table ───┴──► dropped             └── refused ──► gone, table removed
+//! ```
+//!
+//! A batch is sealed when it is full (at once), when it is due ([`Pipeline::seal_due`]), or when the caller wants it
+//! ([`Pipeline::seal_table`], [`Pipeline::seal_all`]). It may be cut inside a transaction: what is decoded has committed.
+//!
+//! What is guaranteed:
+//!
+//! * A load has at most one row per key, the last one; loads of one table are in the order of its changes, and one is
+//!   handed out only when the one before is finished. Loads of different tables go in parallel, the oldest first.
+//! * [`Pipeline::durable_lsn`] never passes a commit of which a row is not at the target, for the tables that were not
+//!   removed; see `checkpoint.rs`.
+//! * A committed change waits for its load to start no longer than the flush interval after the last `tick` before the
+//!   commit, as long as the caller calls `seal_due` at [`Pipeline::next_deadline`], and the target keeps up.
+//! * A change that is refused ([`PushError`]) changes nothing.
+//!
+//! The caller asks [`Pipeline::has_room`] after each change, or each few of them, and if there is none seals everything
+//! and waits for loads to finish. A change of a table's columns and TRUNCATE: `seal_table`, wait until
+//! [`Pipeline::is_drained`], then act at the target.
+//!
+//! Memory: what counts is [`Pipeline::queued_bytes`], the bytes of open, sealed and travelling buffers, replaced rows
+//! included, and of their row entries. Beside it a quarter of the limit may be kept as empty buffers.
+
+mod batch;
+mod checkpoint;
+mod copy;
+mod counters;
+mod error;
+mod flush;
+mod label;
+mod limits;
+mod spare;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+use self::checkpoint::CheckpointTracker;
+use self::flush::FlushClock;
+use self::spare::Spare;
+use self::table::{Pushed, Shared, Table, Writing};
+
+pub use self::copy::CopyBatch;
+pub use self::counters::{Change, TableCounters};
+pub use self::error::{PushError, TableError};
+pub use self::flush::FlushInterval;
+pub use self::label::LabelSequence;
+pub use self::limits::{Limits, MAX_LOAD_BYTES};
+pub use self::table::{ShapeError, ShapeOf, TableIndex};
+
+use crate::encode::{Row, RowEncoder};
+use crate::lsn::Lsn;
+use crate::sink::Load;
+
+#[cfg(test)]
+mod tests;
+
+/// Batches of all tables of a mirror, from their first row until their loads are finished.
+pub struct Pipeline {
+    shared: Shared,
+    tables: Vec<Table>,
+    by_relid: HashMap<u32, TableIndex>,
+    /// Tables whose clocks start at the next commit.
+    await_commit: Vec<TableIndex>,
+    flush: FlushClock,
+    /// Tables with a sealed batch and no load under way, by the age of that batch.
+    ready: BTreeMap<u64, TableIndex>,
+    in_flight: HashMap<u64, InFlight>,
+    now: Instant,
+}
+
+struct InFlight {
+    table: TableIndex,
+    floor: Lsn,
+    buffer: Bytes,
+    held_bytes: usize,
+    rows: u64,
+    body_bytes: u64,
+}
+
+/// A load that came to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Finished {
+    /// Its table.
+    pub table: TableIndex,
+    /// The table's `pg_class.oid` at the source.
+    pub relid: u32,
+    /// Its rows.
+    pub rows: u64,
+    /// The bytes of its body before compression.
+    pub bytes: u64,
+}
+
+impl Pipeline {
+    /// An empty pipeline. Its durable position is invalid until [`Self::decoded_to`] is told where decoding starts.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            shared: Shared {
+                limits,
+                hasher: DefaultHashBuilder::default(),
+                checkpoint: CheckpointTracker::default(),
+                spare: Spare::new(limits.memory_limit / 4),
+                held_bytes: 0,
+                next_sequence: 0,
+                key: Vec::new(),
+                line: Vec::new(),
+            },
+            tables: Vec::new(),
+            by_relid: HashMap::new(),
+            await_commit: Vec::new(),
+            flush: FlushClock::new(limits.flush_interval),
+            ready: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            now,
+        }
+    }
+
+    /// Other limits from now on. Batches that are over them are sealed by their next row.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.flush.set_interval(limits.flush_interval);
+        self.shared.spare = Spare::new(limits.memory_limit / 4);
+        self.shared.limits = limits;
+    }
+
+    /// Takes a table in. `shape_of` makes the `columns` header of its loads for a set of columns; it is asked for all
+    /// columns at once, for others when rows come that lack some.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::InUse`] when a table of this relation is there or not yet drained; [`TableError::Shape`] when the
+    /// table has no load with all its columns.
+    pub fn add_table(
+        &mut self,
+        relid: u32,
+        encoder: Arc<RowEncoder>,
+        shape_of: ShapeOf,
+    ) -> Result<TableIndex, TableError> {
+        let in_use =
+            self.tables.iter().any(|it| it.relid == relid && (it.writing.is_some() || !it.is_drained()));
+        let index = u32::try_from(self.tables.len()).map_err(|_| TableError::InUse)?;
+        if in_use {
+            return Err(TableError::InUse);
+        }
+        let writing = Writing::new(encoder, shape_of).map_err(TableError::Shape)?;
+        self.tables.push(Table::new(relid, writing));
+        self.by_relid.insert(relid, TableIndex(index));
+        Ok(TableIndex(index))
+    }
+
+    /// Later rows of the table are written in another way: its columns changed. What is open is sealed as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Removed`], or [`TableError::Shape`] as in [`Self::add_table`]; the table stays as it was.
+    pub fn replace_table(
+        &mut self,
+        table: TableIndex,
+        encoder: Arc<RowEncoder>,
+        shape_of: ShapeOf,
+    ) -> Result<(), TableError> {
+        let writing = Writing::new(encoder, shape_of).map_err(TableError::Shape)?;
+        if self.live(table).is_none() {
+            return Err(TableError::Removed);
+        }
+        self.seal_table(table);
+        if let Some(table) = self.live(table) {
+            table.writing = Some(writing);
+        }
+        Ok(())
+    }
+
+    /// Lets a table go that cannot go on. Its rows are dropped and no longer hold back the checkpoint; a load that is
+    /// under way counts until it is finished. Returns how many rows were dropped.
+    pub fn remove_table(&mut self, table: TableIndex) -> u64 {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return 0 };
+        if found.writing.take().is_some() {
+            self.by_relid.remove(&found.relid);
+        }
+        if let Some(sealed) = found.sealed.front() {
+            self.ready.remove(&sealed.sequence);
+        }
+        found.drop_rows(&mut self.shared)
+    }
+
+    /// The table of a relation.
+    pub fn table_of(&self, relid: u32) -> Option<TableIndex> {
+        self.by_relid.get(&relid).copied()
+    }
+
+    /// Takes in a row that was inserted or updated. A column may be [`crate::encode::Value::Unchanged`], but not one of
+    /// the key: a key change is a `delete` of the old key and an `upsert` of the whole new row.
+    ///
+    /// # Errors
+    ///
+    /// The row is in no batch; nothing changed.
+    pub fn upsert(&mut self, table: TableIndex, change: Change, row: &impl Row) -> Result<(), PushError> {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
+        let pushed = found.upsert(row, &mut self.shared)?;
+        found.counters.count(change);
+        self.taken_in(table, pushed);
+        Ok(())
+    }
+
+    /// Takes in the delete of a row; only the columns of the key are asked for.
+    ///
+    /// # Errors
+    ///
+    /// The delete is in no batch; nothing changed.
+    pub fn delete(&mut self, table: TableIndex, row: &impl Row) -> Result<(), PushError> {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
+        let pushed = found.delete(row, &mut self.shared)?;
+        found.counters.deletes += 1;
+        self.taken_in(table, pushed);
+        Ok(())
+    }
+
+    /// Counts a TRUNCATE of the table, which is the caller's to carry out.
+    pub fn count_truncate(&mut self, table: TableIndex) {
+        if let Some(found) = self.tables.get_mut(table.0 as usize) {
+            found.counters.truncates += 1;
+        }
+    }
+
+    /// The transaction of the rows since the last commit has committed; its commit record ends at `end`.
+    pub fn commit(&mut self, end: Lsn) {
+        self.shared.checkpoint.commit(end);
+        for index in self.await_commit.drain(..) {
+            let Some(table) = self.tables.get_mut(index.0 as usize) else { continue };
+            table.awaits_commit = false;
+            if table.clock.is_none() && !table.open.is_empty() {
+                table.clock = Some(self.now);
+                self.flush.start(index, self.now);
+            }
+        }
+    }
+
+    /// The log is decoded up to `lsn` and no transaction is open: when nothing is under way this position is durable.
+    /// Ignored between the rows of a transaction and its commit.
+    pub fn decoded_to(&mut self, lsn: Lsn) {
+        self.shared.checkpoint.decoded_to(lsn);
+    }
+
+    /// It is `now`. To be called as often as the flush interval is to be exact: once per turn of the worker's loop, not
+    /// once per row.
+    pub fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Seals the tables that are due. One that has a load under way or waiting goes on collecting, because its next
+    /// load could not start; it is due as soon as that one is finished. Returns how many batches were sealed.
+    pub fn seal_due(&mut self) -> usize {
+        let mut loads = 0;
+        while let Some((started, index)) = self.flush.pop_due(self.now) {
+            let Some(table) = self.tables.get_mut(index.0 as usize) else { continue };
+            if table.clock != Some(started) {
+                continue;
+            }
+            if table.is_loading() {
+                table.overdue = true;
+            } else {
+                loads += self.seal_table(index);
+            }
+        }
+        loads
+    }
+
+    /// Seals what is open of one table. Returns how many batches that were.
+    pub fn seal_table(&mut self, table: TableIndex) -> usize {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return 0 };
+        let loads = found.seal(&mut self.shared);
+        (0..loads).for_each(|_| self.flush.load_made(self.now));
+        self.make_ready(table);
+        loads
+    }
+
+    /// Seals everything. Returns how many batches that were.
+    pub fn seal_all(&mut self) -> usize {
+        let tables = u32::try_from(self.tables.len()).unwrap_or(u32::MAX);
+        (0..tables).map(|index| self.seal_table(TableIndex(index))).sum()
+    }
+
+    /// The oldest sealed batch of a table that has no load under way, with the next label. `None` when there is none,
+    /// and when no label is left ([`LabelSequence::remaining`]).
+    pub fn next_load(&mut self, labels: &mut LabelSequence) -> Option<Load> {
+        let oldest = self.ready.first_entry()?;
+        let label = labels.take()?;
+        let index = oldest.remove();
+        let table = self.tables.get_mut(index.0 as usize)?;
+        let sealed = table.sealed.pop_front()?;
+        table.in_flight = Some(label.number);
+        let number = label.number;
+        let load =
+            Load { label, shape: sealed.shape, buffer: sealed.buffer, live: sealed.live, rows: sealed.rows };
+        let in_flight = InFlight {
+            table: index,
+            floor: sealed.floor,
+            buffer: load.buffer.clone(),
+            held_bytes: sealed.held_bytes,
+            rows: load.rows,
+            body_bytes: load.body_bytes() as u64,
+        };
+        self.in_flight.insert(number, in_flight);
+        Some(load)
+    }
+
+    /// The load with this label number is visible at the target. `None` when no such load is under way. Its buffer is
+    /// used again when the [`Load`] was dropped before.
+    pub fn finished(&mut self, number: u64) -> Option<Finished> {
+        let finished = self.end_load(number)?;
+        if let Some(table) = self.tables.get_mut(finished.table.0 as usize) {
+            table.counters.loads += 1;
+            table.counters.rows_loaded += finished.rows;
+            table.counters.bytes_loaded += finished.bytes;
+        }
+        self.make_ready(finished.table);
+        Some(finished)
+    }
+
+    /// The load with this label number is not at the target and never will be: its table is removed, as by
+    /// [`Self::remove_table`]. `None` when no such load is under way.
+    pub fn refused(&mut self, number: u64) -> Option<Finished> {
+        let refused = self.end_load(number)?;
+        self.remove_table(refused.table);
+        Some(refused)
+    }
+
+    /// Everything that committed at or before this position is at the target, for the tables that were not removed.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.shared.checkpoint.durable()
+    }
+
+    /// Whether more changes may come. When not: seal all, hand out loads, wait for one to finish.
+    pub const fn has_room(&self) -> bool {
+        self.shared.held_bytes < self.shared.limits.memory_limit
+    }
+
+    /// Bytes encoded or queued and not yet acknowledged.
+    pub const fn queued_bytes(&self) -> usize {
+        self.shared.held_bytes
+    }
+
+    /// Whether no row of the table is open, sealed or under way.
+    pub fn is_drained(&self, table: TableIndex) -> bool {
+        self.tables.get(table.0 as usize).is_none_or(Table::is_drained)
+    }
+
+    /// Whether nothing at all is open, sealed or under way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.tables.iter().all(Table::is_drained)
+    }
+
+    /// How many loads are under way.
+    pub fn loads_in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// When [`Self::seal_due`] is to be called next; `None` while nothing waits for its time.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.flush.next_due(|started, index| {
+            let table = self.tables.get(index.0 as usize);
+            table.is_some_and(|table| table.clock == Some(started) && !table.is_loading())
+        })
+    }
+
+    /// What happened to a table since the last call.
+    pub fn take_counters(&mut self, table: TableIndex) -> TableCounters {
+        let found = self.tables.get_mut(table.0 as usize);
+        found.map_or(TableCounters::NONE, |table| std::mem::take(&mut table.counters))
+    }
+
+    fn live(&mut self, table: TableIndex) -> Option<&mut Table> {
+        self.tables.get_mut(table.0 as usize).filter(|table| table.writing.is_some())
+    }
+
+    #[inline]
+    fn taken_in(&mut self, index: TableIndex, pushed: Pushed) {
+        self.shared.checkpoint.row();
+        let Some(table) = self.tables.get_mut(index.0 as usize) else { return };
+        if table.clock.is_none() && !table.awaits_commit {
+            table.awaits_commit = true;
+            self.await_commit.push(index);
+        }
+        if pushed == Pushed::Full {
+            self.seal_table(index);
+        }
+    }
+
+    /// Puts a table that has a sealed batch and no load under way among those that can have one.
+    fn make_ready(&mut self, index: TableIndex) {
+        let Some(table) = self.tables.get_mut(index.0 as usize) else { return };
+        if table.in_flight.is_some() {
+            return;
+        }
+        if let Some(sealed) = table.sealed.front() {
+            self.ready.insert(sealed.sequence, index);
+        } else if let (true, Some(started)) = (table.overdue, table.clock) {
+            table.overdue = false;
+            self.flush.put_first(index, started);
+        }
+    }
+
+    fn end_load(&mut self, number: u64) -> Option<Finished> {
+        let InFlight { table: index, floor, buffer, held_bytes, rows, body_bytes } =
+            self.in_flight.remove(&number)?;
+        self.shared.checkpoint.close(floor);
+        self.shared.held_bytes -= held_bytes;
+        if buffer.is_unique() {
+            self.shared.spare.keep_buffer(Vec::from(buffer));
+        }
+        let table = self.tables.get_mut(index.0 as usize)?;
+        table.in_flight = None;
+        Some(Finished { table: index, relid: table.relid, rows, bytes: body_bytes })
+    }
+}

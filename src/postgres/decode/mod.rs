@@ -1,0 +1,24 @@
+//! The log, from records to rows in the pipeline.
+//!
+//! ```text
+//! record ─► reorder buffer ─► callbacks ─┬─ own table ──────► tuple ─► values ─────────┐
+//!           (context)                    └─ filtered table ─► pgoutput ─► its message ─┴─► feed ─► pipeline ─► threads
+//! ```
+//!
+//! * `context`: the decoding context of the slot; the only place that moves a slot.
+//! * `callbacks`: what PostgreSQL calls for each transaction, change, truncate and commit.
+//! * `feed`: what the callbacks feed: routes changes to their tables and waits when there is no room.
+//! * `mirrored`: one table as the stream sees it, with the columns of the moment.
+//! * `outgoing`: loads out to the threads, outcomes in; labels; figures for the views.
+//! * `news`: what happened inside the callbacks and can only be written down between records.
+
+mod callbacks;
+mod context;
+mod feed;
+mod filtered;
+mod mirrored;
+mod news;
+mod outgoing;
+
+pub(super) use context::Decoder;
+pub(super) use feed::Feed;

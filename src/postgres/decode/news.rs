@@ -1,0 +1,57 @@
+//! What happened inside the callbacks, where nothing can be committed, and is written down with the next checkpoint.
+
+use pgrx::pg_sys;
+
+use super::super::catalog;
+use super::super::catalog::event::{Event, Severity};
+use super::super::catalog::table::Counters;
+use super::super::worker;
+
+/// A table that cannot go on.
+pub(super) struct FailedTable {
+    pub(super) relid: u32,
+    pub(super) source_name: String,
+    pub(super) reason: String,
+}
+
+/// Things to write down.
+#[derive(Default)]
+pub(in super::super) struct News {
+    pub(super) failed: Vec<FailedTable>,
+    pub(super) counters: Vec<(u32, Counters)>,
+    /// Why the target could not be reached.
+    pub(super) trouble: Vec<String>,
+    /// Values that were replaced because the target cannot hold them.
+    pub(super) adjusted: Vec<(u32, String)>,
+    /// The incarnation, and the first of its numbers whose fate is open.
+    pub(super) settled: Option<(u64, u64)>,
+}
+
+impl News {
+    /// Whether there is something that cannot wait for the next checkpoint.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.failed.is_empty() || !self.trouble.is_empty()
+    }
+
+    /// Writes everything into the tables of the extension. Inside the transaction of the checkpoint, so that it never
+    /// passes a table that is not known to be in error.
+    pub(in super::super) fn write_down(&self, mirror: &str) {
+        for table in &self.failed {
+            worker::fail_table(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
+        }
+        for (relid, counters) in &self.counters {
+            catalog::table::add_counters(mirror, pg_sys::Oid::from(*relid), counters);
+        }
+        for reason in &self.trouble {
+            let message = format!("the target could not be reached: {reason}");
+            Event::of(mirror, Severity::Warning, &message).record();
+        }
+        for (relid, message) in &self.adjusted {
+            let relid = Some(pg_sys::Oid::from(*relid));
+            Event { relid, ..Event::of(mirror, Severity::Warning, message) }.record();
+        }
+        if let Some((incarnation, until)) = self.settled {
+            catalog::incarnation::settle(mirror, incarnation, until);
+        }
+    }
+}

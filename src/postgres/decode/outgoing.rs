@@ -1,0 +1,337 @@
+//! Loads out to the threads, outcomes in.
+//!
+//! Numbers for labels are reserved between records. A transaction so long that they run out inside it asks the launcher
+//! for more, through shared memory, and waits.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::super::catalog::table::Counters;
+use super::super::loader::Loader;
+use super::super::{latch, shmem, worker};
+use super::feed::Feed;
+use super::news::News;
+use crate::lsn::Lsn;
+use crate::pipeline::LabelSequence;
+use crate::sink::{Job, JobId, LoadError, Loaded, Outcome, StatementError};
+use crate::table::TargetTable;
+
+/// The job that empties a table; loads have the number of their label.
+const TRUNCATE_JOB: JobId = JobId::MAX;
+/// A worker that has waited so long inside a callback ends, to look whether the server's definition was mended.
+const PATIENCE_IN_CALLBACK: Duration = Duration::from_secs(30);
+/// Commit times are kept at this distance, to tell the lag.
+const SAMPLE_DISTANCE_MICROS: i64 = 50_000;
+
+/// The way out, and what is known of what went it.
+pub(super) struct Outgoing {
+    mirror: String,
+    pub(super) loader: Loader,
+    pub(super) labels: LabelSequence,
+    /// A job that no thread had room for.
+    held: Option<(JobId, Job)>,
+    in_flight: BTreeSet<u64>,
+    truncated: Option<Result<(), StatementError>>,
+    tables: usize,
+    loads_since_checkpoint: u64,
+    rows_total: u64,
+    bytes_total: u64,
+    loads_total: u64,
+    rate: Rate,
+    commit_times: VecDeque<(Lsn, i64)>,
+    durable_commit_time: i64,
+    received_commit_time: i64,
+    confirmed: Lsn,
+    published_at: Option<Instant>,
+}
+
+/// Rows per second, measured over at least one.
+struct Rate {
+    since: Instant,
+    rows: u64,
+    per_second: f64,
+}
+
+impl Outgoing {
+    pub(super) fn new(mirror: &str, loader: Loader, labels: LabelSequence, tables: usize) -> Self {
+        shmem::update(mirror, |slot| {
+            slot.incarnation = labels.incarnation();
+            slot.labels_reserved_until = labels.reserved_until();
+            slot.labels_wanted_until = 0;
+        });
+        let (rows_total, bytes_total, loads_total) = shmem::find(mirror).map_or((0, 0, 0), |slot| {
+            (slot.progress.rows_total, slot.progress.bytes_total, slot.progress.loads_total)
+        });
+        Self {
+            mirror: mirror.to_owned(),
+            loader,
+            labels,
+            held: None,
+            in_flight: BTreeSet::new(),
+            truncated: None,
+            tables,
+            loads_since_checkpoint: 0,
+            rows_total,
+            bytes_total,
+            loads_total,
+            rate: Rate { since: Instant::now(), rows: rows_total, per_second: 0.0 },
+            commit_times: VecDeque::new(),
+            durable_commit_time: 0,
+            received_commit_time: 0,
+            confirmed: Lsn::INVALID,
+            published_at: None,
+        }
+    }
+
+    /// Waits for an outcome, the latch or the time-out.
+    pub(super) fn wait(&self, timeout: Duration) {
+        self.loader.wait(timeout);
+    }
+
+    /// Remembers when a transaction committed at the source.
+    pub(super) fn committed(&mut self, end: Lsn, time: i64) {
+        self.received_commit_time = time;
+        if self.commit_times.back().is_none_or(|(_, last)| time - last >= SAMPLE_DISTANCE_MICROS) {
+            self.commit_times.push_back((end, time));
+        }
+    }
+
+    /// Inside a callback the definition cannot be read again, so a worker that waits there for long ends and is started
+    /// anew. Nothing is lost: the checkpoint is where it was.
+    pub(super) fn leave_if_in_trouble_for_long(&self) {
+        if self.loader.trouble_lasts() > PATIENCE_IN_CALLBACK {
+            log!("dbmazz worker of mirror \"{}\" will restart because its target cannot be reached", self.mirror);
+            // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+            unsafe { pg_sys::proc_exit(0) }
+        }
+    }
+
+    fn ask_launcher_for_labels(&self) {
+        let until = self.labels.reserved_until() + worker::LABEL_BLOCK;
+        shmem::ask_for_labels(&self.mirror, until);
+    }
+
+    fn take_reserved_labels(&mut self) {
+        if let Some(slot) = shmem::find(&self.mirror) {
+            self.labels.extend(slot.labels_reserved_until);
+        }
+    }
+
+    fn measure_rate(&mut self) {
+        let elapsed = self.rate.since.elapsed();
+        if elapsed >= Duration::from_secs(1) {
+            let rows = self.rows_total - self.rate.rows;
+            let per_second = rows as f64 / elapsed.as_secs_f64();
+            self.rate = Rate { since: Instant::now(), rows: self.rows_total, per_second };
+        }
+    }
+}
+
+impl Feed {
+    /// Collects outcomes and hands out loads, as far as both go without waiting.
+    pub(super) fn pump(&mut self) {
+        while let Some((id, outcome)) = self.outgoing.loader.poll() {
+            self.take_outcome(id, outcome);
+        }
+        loop {
+            let Some((id, job)) = self.outgoing.held.take().or_else(|| self.next_job()) else { return };
+            if let Err(job) = self.outgoing.loader.submit(id, job) {
+                self.outgoing.held = Some((id, job));
+                return;
+            }
+        }
+    }
+
+    fn next_job(&mut self) -> Option<(JobId, Job)> {
+        if self.outgoing.labels.remaining() == 0 {
+            self.outgoing.take_reserved_labels();
+            if self.outgoing.labels.remaining() == 0 {
+                self.outgoing.ask_launcher_for_labels();
+                return None;
+            }
+        }
+        let load = self.pipeline.next_load(&mut self.outgoing.labels)?;
+        let number = load.label.number;
+        self.outgoing.in_flight.insert(number);
+        Some((number, Job::Load(load)))
+    }
+
+    fn take_outcome(&mut self, id: JobId, outcome: Outcome) {
+        match outcome {
+            Outcome::Load(load, result) => {
+                self.outgoing.in_flight.remove(&id);
+                let name = load.shape.target.to_string();
+                drop(load);
+                self.load_ended(id, &name, result);
+            }
+            Outcome::Truncate(_, result) => self.outgoing.truncated = Some(result),
+            Outcome::Settle(..) | Outcome::Prepare(_) => {}
+        }
+    }
+
+    fn load_ended(&mut self, id: JobId, target: &str, result: Result<Loaded, LoadError>) {
+        match result {
+            Ok(_) => {
+                if let Some(finished) = self.pipeline.finished(id) {
+                    self.outgoing.rows_total += finished.rows;
+                    self.outgoing.bytes_total += finished.bytes;
+                    self.outgoing.loads_total += 1;
+                    self.outgoing.loads_since_checkpoint += 1;
+                }
+            }
+            Err(LoadError::Stopped) => error!("could not load rows into \"{target}\": the load threads were stopped"),
+            Err(problem) => {
+                if let Some(refused) = self.pipeline.refused(id) {
+                    self.fail(refused.relid, format!("target table \"{target}\": {problem}"));
+                }
+            }
+        }
+    }
+
+    /// Empties a target table of which no load is under way.
+    pub(super) fn empty_target(&mut self, target: TargetTable) -> Result<(), String> {
+        let mut job = Some(Job::Truncate(target));
+        loop {
+            if let Some(waiting) = job.take() {
+                job = self.outgoing.loader.submit(TRUNCATE_JOB, waiting).err();
+            }
+            self.pump();
+            match self.outgoing.truncated.take() {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(problem)) => return Err(problem.to_string()),
+                None => self.pause_inside_callback(Duration::from_millis(500)),
+            }
+        }
+    }
+
+    /// One turn of the worker's loop: outcomes, batches that are due, loads.
+    pub(in super::super) fn turn(&mut self, now: Instant) {
+        self.pipeline.tick(now);
+        self.pump();
+        let waits_for = shmem::find(&self.mirror).map_or(Lsn::INVALID, |slot| slot.flush_requested);
+        if waits_for > self.pipeline.durable_lsn() && waits_for <= self.received_lsn() {
+            self.pipeline.seal_all();
+        }
+        self.pipeline.seal_due();
+        self.pump();
+    }
+
+    /// Waits for an outcome, the latch or the time-out.
+    pub(in super::super) fn wait(&self, timeout: Duration) {
+        self.outgoing.wait(timeout);
+    }
+
+    /// How long until a batch is due.
+    pub(in super::super) fn time_to_next_seal(&self) -> Option<Duration> {
+        self.pipeline.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Everything that is open is to be loaded now.
+    pub(in super::super) fn seal_everything(&mut self) {
+        self.pipeline.seal_all();
+        self.pump();
+    }
+
+    /// Whether nothing is open, queued or on its way.
+    pub(in super::super) fn is_idle(&self) -> bool {
+        self.pipeline.is_idle() && self.outgoing.held.is_none()
+    }
+
+    /// Everything that committed before is visible at the target.
+    pub(in super::super) fn durable_lsn(&self) -> Lsn {
+        self.pipeline.durable_lsn()
+    }
+
+    /// Whether loads have become visible since the last checkpoint.
+    pub(in super::super) const fn has_loaded_since_checkpoint(&self) -> bool {
+        self.outgoing.loads_since_checkpoint > 0
+    }
+
+    /// Whether something happened that should be written down soon.
+    pub(in super::super) fn has_news(&mut self) -> bool {
+        self.news.trouble.extend(self.outgoing.loader.take_reasons());
+        self.news.is_urgent()
+    }
+
+    /// Takes what is to be written down with a checkpoint.
+    pub(in super::super) fn take_news(&mut self) -> News {
+        let mut news = std::mem::take(&mut self.news);
+        for table in self.tables.values() {
+            let Some(columnar) = &table.columnar else { continue };
+            let counted = self.pipeline.take_counters(columnar.index);
+            let counters = Counters {
+                inserts: counted.inserts,
+                updates: counted.updates,
+                deletes: counted.deletes,
+                truncates: counted.truncates,
+                rows_loaded: counted.rows_loaded,
+                bytes_loaded: counted.bytes_loaded,
+            };
+            if counters != Counters::default() {
+                news.counters.push((table.relid, counters));
+            }
+        }
+        news.settled = Some((self.incarnation(), self.settled_label() + 1));
+        news
+    }
+
+    /// The fate of every label up to this number is known.
+    pub(in super::super) fn settled_label(&self) -> u64 {
+        let taken = self.outgoing.labels.taken();
+        self.outgoing.in_flight.first().map_or(taken, |first| first - 1)
+    }
+
+    /// Whose labels these are.
+    pub(in super::super) const fn incarnation(&self) -> u64 {
+        self.outgoing.labels.incarnation()
+    }
+
+    /// Reserves more numbers when few are left. Between records only: it commits.
+    pub(in super::super) fn reserve_labels(&mut self) {
+        self.outgoing.take_reserved_labels();
+        worker::top_up(&self.mirror, &mut self.outgoing.labels);
+        let until = self.outgoing.labels.reserved_until();
+        shmem::update(&self.mirror, |slot| slot.labels_reserved_until = until);
+    }
+
+    /// A checkpoint has been committed.
+    pub(in super::super) fn checkpoint_written(&mut self, confirmed: Lsn) {
+        self.outgoing.confirmed = confirmed;
+        self.outgoing.loads_since_checkpoint = 0;
+        shmem::update(&self.mirror, |slot| slot.made_progress = true);
+    }
+
+    /// Shows the figures to the views, and to whoever waits for a position.
+    pub(in super::super) fn publish(&mut self) {
+        let durable = self.pipeline.durable_lsn();
+        let out = &mut self.outgoing;
+        while out.commit_times.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            out.durable_commit_time = out.commit_times.pop_front().map_or(0, |(_, time)| time);
+        }
+        out.measure_rate();
+        out.published_at = Some(Instant::now());
+        let progress = shmem::Progress {
+            received_lsn: self.received_lsn(),
+            durable_lsn: durable,
+            confirmed_lsn: self.outgoing.confirmed,
+            durable_commit_time: self.outgoing.durable_commit_time,
+            received_commit_time: self.outgoing.received_commit_time,
+            rows_total: self.outgoing.rows_total,
+            bytes_total: self.outgoing.bytes_total,
+            loads_total: self.outgoing.loads_total,
+            rows_per_second: self.outgoing.rate.per_second,
+            queued_bytes: self.pipeline.queued_bytes() as u64,
+            tables: u32::try_from(self.outgoing.tables).unwrap_or(u32::MAX),
+        };
+        shmem::update(&self.mirror, |slot| slot.progress = progress);
+    }
+
+    /// Ends the threads.
+    pub(in super::super) fn shut_down(&mut self) {
+        self.outgoing.loader.shut_down();
+        latch::serve_interrupts();
+    }
+}

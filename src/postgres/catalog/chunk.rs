@@ -1,0 +1,130 @@
+//! `dbmazz.snapshot_chunk`: block ranges of the tables being copied, and who has done which.
+
+use pgrx::pg_sys;
+
+use super::query::{self, Row};
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::postgres) struct Chunk {
+    /// The source.
+    pub(in crate::postgres) relid: pg_sys::Oid,
+    /// Its number within the table, from 0 or 1 as the plan has it.
+    pub(in crate::postgres) chunk: i32,
+    /// The first block.
+    pub(in crate::postgres) first_block: u32,
+    /// The first block that is no longer part of it; none for the last one, which has no end.
+    pub(in crate::postgres) end_block: Option<u32>,
+    /// Heap and TOAST bytes, roughly.
+    pub(in crate::postgres) bytes: u64,
+}
+
+/// Writes down the chunks of a table. Holder or mirror worker.
+pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
+    for chunk in chunks {
+        query::run(
+            "INSERT INTO dbmazz.snapshot_chunk (mirror, relid, chunk, first_block, end_block, bytes)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                mirror.into(),
+                chunk.relid.into(),
+                chunk.chunk.into(),
+                i64::from(chunk.first_block).into(),
+                chunk.end_block.map(i64::from).into(),
+                chunk.bytes.cast_signed().into(),
+            ],
+        );
+    }
+}
+
+/// Takes a chunk that nobody has, of a table that is not in error. Snapshot workers, in a transaction of its own.
+pub(in crate::postgres) fn claim(mirror: &str) -> Option<Chunk> {
+    query::run_returning(
+        "UPDATE dbmazz.snapshot_chunk c SET state = 'd', started_at = pg_catalog.clock_timestamp(), rows_done = 0
+         FROM (SELECT w.relid, w.chunk
+               FROM dbmazz.snapshot_chunk w JOIN dbmazz.mirror_table t USING (mirror, relid)
+               WHERE w.mirror = $1 AND w.state = 'i' AND t.state <> 'e'
+               ORDER BY w.relid, w.chunk LIMIT 1
+               FOR UPDATE OF w SKIP LOCKED) free
+         WHERE c.mirror = $1 AND c.relid = free.relid AND c.chunk = free.chunk
+         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes",
+        &[mirror.into()],
+        from_row,
+    )
+}
+
+/// Gives back the chunks that workers had claimed and not completed; returns how many. Mirror worker, when no
+/// snapshot worker runs.
+pub(in crate::postgres) fn release_claims(mirror: &str) -> usize {
+    query::run(
+        "UPDATE dbmazz.snapshot_chunk SET state = 'i', rows_done = 0, started_at = NULL
+         WHERE mirror = $1 AND state = 'd'",
+        &[mirror.into()],
+    )
+}
+
+/// Adds rows to a chunk that is being copied, for the views. Snapshot workers.
+pub(in crate::postgres) fn add_rows(mirror: &str, relid: pg_sys::Oid, chunk: i32, rows: u64) {
+    query::run(
+        "UPDATE dbmazz.snapshot_chunk SET rows_done = rows_done + $4
+         WHERE mirror = $1 AND relid = $2 AND chunk = $3",
+        &[mirror.into(), relid.into(), chunk.into(), rows.cast_signed().into()],
+    );
+}
+
+/// Writes down that all rows of a chunk, `rows` of them, are visible at the target. Snapshot workers.
+pub(in crate::postgres) fn complete(mirror: &str, relid: pg_sys::Oid, chunk: i32, rows: u64) {
+    query::run(
+        "UPDATE dbmazz.snapshot_chunk SET state = 'r', rows_done = $4, done_at = pg_catalog.clock_timestamp()
+         WHERE mirror = $1 AND relid = $2 AND chunk = $3",
+        &[mirror.into(), relid.into(), chunk.into(), rows.cast_signed().into()],
+    );
+}
+
+/// Whether every chunk of the mirror is copied, but for those of tables in error. Any process.
+pub(in crate::postgres) fn all_done(mirror: &str) -> bool {
+    tables_left(mirror).is_empty()
+}
+
+/// Whether every chunk of a table is copied. Any process.
+pub(in crate::postgres) fn table_done(mirror: &str, relid: pg_sys::Oid) -> bool {
+    !query::exists(
+        "SELECT FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2 AND state <> 'r' LIMIT 1",
+        &[mirror.into(), relid.into()],
+    )
+}
+
+/// Tables that have chunks left to copy, but for those in error. Any process.
+pub(in crate::postgres) fn tables_left(mirror: &str) -> Vec<pg_sys::Oid> {
+    query::rows(
+        "SELECT DISTINCT c.relid FROM dbmazz.snapshot_chunk c JOIN dbmazz.mirror_table t USING (mirror, relid)
+         WHERE c.mirror = $1 AND c.state <> 'r' AND t.state <> 'e' ORDER BY c.relid",
+        &[mirror.into()],
+        |row| row.must(1),
+    )
+}
+
+/// Forgets all chunks of a mirror. Mirror worker.
+pub(in crate::postgres) fn clear(mirror: &str) {
+    query::run("DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1", &[mirror.into()]);
+}
+
+/// Forgets the chunks of one table. Mirror worker.
+pub(in crate::postgres) fn clear_table(mirror: &str, relid: pg_sys::Oid) {
+    query::run(
+        "DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into()],
+    );
+}
+
+fn from_row(row: &Row<'_>) -> Chunk {
+    // Blocks are 32 bits wide, and nobody but this module writes the table.
+    let block = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    Chunk {
+        relid: row.must(1),
+        chunk: row.must(2),
+        first_block: block(row.must(3)),
+        end_block: row.get(4).map(block),
+        bytes: row.must::<i64>(5).cast_unsigned(),
+    }
+}

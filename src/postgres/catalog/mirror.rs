@@ -1,0 +1,148 @@
+//! `dbmazz.mirror`: which mirrors this database has and what is wanted of them.
+
+use pgrx::pg_sys;
+use serde_json::Value;
+
+use super::query::{self, Row};
+use crate::postgres::shmem::MirrorState;
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct MirrorRow {
+    /// Its name.
+    pub(in crate::postgres) mirror: String,
+    /// Name of the foreign server that the rows go to.
+    pub(in crate::postgres) server: String,
+    /// Role whose user mapping is used.
+    pub(in crate::postgres) owner: pg_sys::Oid,
+    /// Publication that is followed; none for an own list of tables.
+    pub(in crate::postgres) publication: Option<String>,
+    /// Whether the rows that are there already are copied.
+    pub(in crate::postgres) copy_rows: bool,
+    /// What the mirror sets on top of the defaults, as [`crate::options::Options::merged`] takes it.
+    pub(in crate::postgres) options: Value,
+    /// Whether it is meant to have a worker.
+    pub(in crate::postgres) enabled: bool,
+    /// The state that was last written down.
+    pub(in crate::postgres) state: MirrorState,
+    /// The last error that was written down.
+    pub(in crate::postgres) last_error: Option<String>,
+}
+
+/// What `dbmazz_start_mirror` writes down.
+pub(in crate::postgres) struct NewMirror<'a> {
+    /// Its name.
+    pub(in crate::postgres) mirror: &'a str,
+    /// Name of the foreign server.
+    pub(in crate::postgres) server: &'a str,
+    /// Role whose user mapping is used.
+    pub(in crate::postgres) owner: pg_sys::Oid,
+    /// Publication, if any.
+    pub(in crate::postgres) publication: Option<&'a str>,
+    /// Whether the rows that are there already are copied.
+    pub(in crate::postgres) copy_rows: bool,
+    /// Options of the mirror.
+    pub(in crate::postgres) options: &'a Value,
+}
+
+const COLUMNS: &str =
+    "mirror, server, owner, publication, copy_rows, options::text, enabled, state, last_error";
+
+/// A mirror by name. Any process.
+pub(in crate::postgres) fn read(mirror: &str) -> Option<MirrorRow> {
+    let sql = format!("SELECT {COLUMNS} FROM dbmazz.mirror WHERE mirror = $1");
+    query::row(&sql, &[mirror.into()], from_row)
+}
+
+/// A mirror by name, locked against everyone else who wants to change it until the end of the transaction. Backends.
+pub(in crate::postgres) fn lock(mirror: &str) -> Option<MirrorRow> {
+    let sql = format!("SELECT {COLUMNS} FROM dbmazz.mirror WHERE mirror = $1 FOR UPDATE");
+    query::run_returning(&sql, &[mirror.into()], from_row)
+}
+
+/// Names of the mirrors that are meant to have a worker. Any process.
+pub(in crate::postgres) fn enabled_mirrors() -> Vec<String> {
+    query::rows("SELECT mirror FROM dbmazz.mirror WHERE enabled ORDER BY mirror", &[], |row| row.must(1))
+}
+
+/// Writes down a new mirror. Backends.
+pub(in crate::postgres) fn insert(new: &NewMirror<'_>) {
+    query::run(
+        "INSERT INTO dbmazz.mirror (mirror, server, owner, publication, copy_rows, options)
+         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb)",
+        &[
+            new.mirror.into(),
+            new.server.into(),
+            new.owner.into(),
+            new.publication.into(),
+            new.copy_rows.into(),
+            new.options.to_string().into(),
+        ],
+    );
+}
+
+/// Removes a mirror and all that is known of it, except its events. Backends.
+pub(in crate::postgres) fn delete(mirror: &str) {
+    query::run("DELETE FROM dbmazz.mirror WHERE mirror = $1", &[mirror.into()]);
+}
+
+/// Writes down that no worker is wanted any more. Backends.
+pub(in crate::postgres) fn pause(mirror: &str) {
+    query::run(
+        "UPDATE dbmazz.mirror SET enabled = false, state = 'paused' WHERE mirror = $1",
+        &[mirror.into()],
+    );
+}
+
+/// Writes down that a worker is wanted and that what went wrong is mended. Backends.
+pub(in crate::postgres) fn resume(mirror: &str) {
+    query::run(
+        "UPDATE dbmazz.mirror SET enabled = true, state = 'starting', last_error = NULL, last_error_at = NULL
+         WHERE mirror = $1",
+        &[mirror.into()],
+    );
+}
+
+/// Writes down the state of a mirror. With an error the time is noted, too; without one the last error stays. Worker.
+pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: Option<&str>) {
+    query::run(
+        "UPDATE dbmazz.mirror SET state = $2, last_error = coalesce($3, last_error),
+             last_error_at = CASE WHEN $3 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END
+         WHERE mirror = $1",
+        &[mirror.into(), state.as_str().into(), error.into()],
+    );
+}
+
+/// Disables a mirror that does not go on by itself. Worker, launcher.
+pub(in crate::postgres) fn disable(mirror: &str, state: MirrorState, error: Option<&str>) {
+    query::run("UPDATE dbmazz.mirror SET enabled = false WHERE mirror = $1", &[mirror.into()]);
+    write_state(mirror, state, error);
+}
+
+fn from_row(row: &Row<'_>) -> MirrorRow {
+    MirrorRow {
+        mirror: row.must(1),
+        server: row.must(2),
+        owner: row.must(3),
+        publication: row.get(4),
+        copy_rows: row.must(5),
+        // The column is jsonb, so its text is JSON.
+        options: serde_json::from_str(&row.must::<String>(6)).unwrap_or(Value::Null),
+        enabled: row.must(7),
+        state: state_of(&row.must::<String>(8)),
+        last_error: row.get(9),
+    }
+}
+
+/// The state of a word. The table allows no others than these.
+fn state_of(word: &str) -> MirrorState {
+    const STATES: [MirrorState; 6] = [
+        MirrorState::Snapshot,
+        MirrorState::Streaming,
+        MirrorState::Paused,
+        MirrorState::Retrying,
+        MirrorState::Error,
+        MirrorState::NeedsResync,
+    ];
+    STATES.into_iter().find(|state| state.as_str() == word).unwrap_or(MirrorState::Starting)
+}

@@ -1,0 +1,56 @@
+//! The extension's own tables, and what the source's catalogs say about relations, servers and publications.
+//!
+//! * [`mirror`], [`table`], [`checkpoint`], [`incarnation`], [`chunk`], [`event`]: the tables of the schema `dbmazz`.
+//!   Plain columns only, so that the decoding worker may use them: nothing there fills its caches with the present
+//!   state of a user's table.
+//! * [`relation`]: an open relation becomes a [`crate::table::TableSpec`]. Reads descriptor and system caches only.
+//! * [`server`], [`publication`]: foreign servers with their user mappings, and publications.
+//!
+//! Transactions are the caller's business: everything here runs inside one. Workers are superusers; a backend goes
+//! through [`as_extension`], since users have no rights on the tables.
+
+use pgrx::pg_sys;
+
+pub(super) mod checkpoint;
+pub(super) mod chunk;
+pub(super) mod event;
+pub(super) mod incarnation;
+pub(super) mod mirror;
+pub(super) mod publication;
+mod query;
+pub(super) mod relation;
+pub(super) mod server;
+pub(super) mod table;
+
+/// Runs `body` with the rights of the extension instead of the user's, and with a search path in which nobody else
+/// can have put an operator.
+///
+/// For backends. `body` must only run the statements of this module: whatever else it did, it would do as superuser.
+pub(super) fn as_extension<T>(body: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: called inside a transaction, which restores user and settings by itself when `body` raises an error.
+    let nest_level = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let nest_level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let local = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        pg_sys::SetUserIdAndSecContext(pg_sys::BOOTSTRAP_SUPERUSERID.into(), local);
+        nest_level
+    };
+    let result = body();
+    // SAFETY: gives back what was read above, at the nesting level that was opened above.
+    unsafe {
+        pg_sys::SetUserIdAndSecContext(user, context);
+        pg_sys::AtEOXact_GUC(true, nest_level);
+    }
+    result
+}

@@ -1,0 +1,209 @@
+//! `dbmazz.mirror_table`: the tables of the mirrors, how far each has come, and what was done for it.
+
+use pgrx::pg_sys;
+
+use super::query::{self, Row};
+use crate::lsn::Lsn;
+use crate::postgres::lsn_datum::LsnDatum;
+use crate::table::TargetTable;
+
+/// How far a table has come, in letters of `pg_subscription_rel`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::postgres) enum TableState {
+    /// `i`: known, nothing done.
+    Known,
+    /// `d`: its rows are being copied.
+    Copying,
+    /// `s`: copied, catching up.
+    CatchingUp,
+    /// `r`: in step.
+    Ready,
+    /// `e`: in error; it keeps no changes.
+    Error,
+}
+
+impl TableState {
+    const ALL: [Self; 5] = [Self::Known, Self::Copying, Self::CatchingUp, Self::Ready, Self::Error];
+
+    /// The letter of the table.
+    pub(in crate::postgres) const fn letter(self) -> char {
+        match self {
+            Self::Known => 'i',
+            Self::Copying => 'd',
+            Self::CatchingUp => 's',
+            Self::Ready => 'r',
+            Self::Error => 'e',
+        }
+    }
+
+    /// The state of a letter. The table allows no others than these.
+    fn of(letter: i8) -> Self {
+        Self::ALL.into_iter().find(|state| state.as_char() == letter).unwrap_or(Self::Error)
+    }
+
+    /// PostgreSQL's `"char"`.
+    const fn as_char(self) -> i8 {
+        self.letter() as i8
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct MirrorTableRow {
+    /// The source.
+    pub(in crate::postgres) relid: pg_sys::Oid,
+    /// `schema.table` of the source when the mirror was started.
+    pub(in crate::postgres) source_name: String,
+    /// Where its rows go.
+    pub(in crate::postgres) target: TargetTable,
+    /// Whether pgoutput decodes it: row filter, column list, or operations left out.
+    pub(in crate::postgres) filtered: bool,
+    /// What the target was made for, by [`super::relation::definition`].
+    pub(in crate::postgres) definition: Option<String>,
+    /// How far it has come.
+    pub(in crate::postgres) state: TableState,
+    /// Position of the snapshot that the copy read.
+    pub(in crate::postgres) snapshot_lsn: Option<Lsn>,
+    /// Why it is in error, or was last.
+    pub(in crate::postgres) last_error: Option<String>,
+}
+
+/// A table that joins a mirror.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct NewTable {
+    /// The source.
+    pub(in crate::postgres) relid: pg_sys::Oid,
+    /// `schema.table` of the source.
+    pub(in crate::postgres) source_name: String,
+    /// Where its rows go.
+    pub(in crate::postgres) target: TargetTable,
+    /// Whether pgoutput decodes it.
+    pub(in crate::postgres) filtered: bool,
+}
+
+/// What has been done since the last time.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(in crate::postgres) struct Counters {
+    /// Rows inserted at the source.
+    pub(in crate::postgres) inserts: u64,
+    /// Rows updated at the source.
+    pub(in crate::postgres) updates: u64,
+    /// Rows deleted at the source.
+    pub(in crate::postgres) deletes: u64,
+    /// Times that the source was truncated.
+    pub(in crate::postgres) truncates: u64,
+    /// Rows loaded.
+    pub(in crate::postgres) rows_loaded: u64,
+    /// Bytes loaded, before compression.
+    pub(in crate::postgres) bytes_loaded: u64,
+}
+
+/// The tables of a mirror, in the order of their names. Any process.
+pub(in crate::postgres) fn list(mirror: &str) -> Vec<MirrorTableRow> {
+    query::rows(
+        "SELECT relid, source_name, target_database, target_table, filtered, definition, state, snapshot_lsn, last_error
+         FROM dbmazz.mirror_table WHERE mirror = $1 ORDER BY source_name, relid",
+        &[mirror.into()],
+        from_row,
+    )
+}
+
+/// Adds a table to a mirror. Backends.
+pub(in crate::postgres) fn insert(mirror: &str, new: &NewTable) {
+    query::run(
+        "INSERT INTO dbmazz.mirror_table (mirror, relid, source_name, target_database, target_table, filtered)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            mirror.into(),
+            new.relid.into(),
+            new.source_name.as_str().into(),
+            new.target.database.as_str().into(),
+            new.target.table.as_str().into(),
+            new.filtered.into(),
+        ],
+    );
+}
+
+/// The table of this database's other mirrors that has the same target, by name of mirror and source. Backends.
+pub(in crate::postgres) fn with_target(target: &TargetTable, server: &str) -> Option<(String, String)> {
+    query::row(
+        "SELECT t.mirror, t.source_name FROM dbmazz.mirror_table t JOIN dbmazz.mirror m USING (mirror)
+         WHERE t.target_database = $1 AND t.target_table = $2 AND m.server = $3",
+        &[target.database.as_str().into(), target.table.as_str().into(), server.into()],
+        |row| (row.must(1), row.must(2)),
+    )
+}
+
+/// Writes down how far a table has come, and why it went no further; without an error the last one is forgotten.
+/// Mirror worker.
+pub(in crate::postgres) fn write_state(
+    mirror: &str,
+    relid: pg_sys::Oid,
+    state: TableState,
+    error: Option<&str>,
+) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = $3, last_error = $4 WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), state.as_char().into(), error.into()],
+    );
+}
+
+/// Writes down that a table's rows are copied, as of `snapshot_lsn`, and it catches up now. Mirror worker.
+pub(in crate::postgres) fn set_copied(mirror: &str, relid: pg_sys::Oid, snapshot_lsn: Lsn) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = 's', snapshot_lsn = $3, last_error = NULL
+         WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), LsnDatum(snapshot_lsn).into()],
+    );
+}
+
+/// Writes down the columns that the target was made for. Mirror worker.
+pub(in crate::postgres) fn write_definition(mirror: &str, relid: pg_sys::Oid, definition: &str) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET definition = $3 WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), definition.into()],
+    );
+}
+
+/// Adds to the figures of a table. Workers.
+pub(in crate::postgres) fn add_counters(mirror: &str, relid: pg_sys::Oid, counters: &Counters) {
+    let bigint = u64::cast_signed;
+    query::run(
+        "UPDATE dbmazz.mirror_table SET inserts = inserts + $3, updates = updates + $4, deletes = deletes + $5,
+             truncates = truncates + $6, rows_loaded = rows_loaded + $7, bytes_loaded = bytes_loaded + $8,
+             last_load_at = CASE WHEN $7 > 0 THEN pg_catalog.clock_timestamp() ELSE last_load_at END
+         WHERE mirror = $1 AND relid = $2",
+        &[
+            mirror.into(),
+            relid.into(),
+            bigint(counters.inserts).into(),
+            bigint(counters.updates).into(),
+            bigint(counters.deletes).into(),
+            bigint(counters.truncates).into(),
+            bigint(counters.rows_loaded).into(),
+            bigint(counters.bytes_loaded).into(),
+        ],
+    );
+}
+
+/// Names of the tables of a mirror that are in error. Backends.
+pub(in crate::postgres) fn in_error(mirror: &str) -> Vec<String> {
+    query::rows(
+        "SELECT source_name FROM dbmazz.mirror_table WHERE mirror = $1 AND state = 'e' ORDER BY source_name",
+        &[mirror.into()],
+        |row| row.must(1),
+    )
+}
+
+fn from_row(row: &Row<'_>) -> MirrorTableRow {
+    MirrorTableRow {
+        relid: row.must(1),
+        source_name: row.must(2),
+        target: TargetTable { database: row.must(3), table: row.must(4) },
+        filtered: row.must(5),
+        definition: row.get(6),
+        state: TableState::of(row.must(7)),
+        snapshot_lsn: row.get::<LsnDatum>(8).map(|lsn| lsn.0),
+        last_error: row.get(9),
+    }
+}

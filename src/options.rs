@@ -376,11 +376,11 @@ fn refused(name: &str, value: &Value, allowed: String) -> OptionError {
 
 fn interval(name: &str, value: &Value) -> Result<Duration, OptionError> {
     let time = value.as_str().and_then(parse_duration);
-    let is_allowed = |time: &Duration| {
-        u64::try_from(time.as_millis()).is_ok_and(|ms| FLUSH_INTERVAL_MS.contains(&ms))
-    };
+    let is_allowed =
+        |time: &Duration| u64::try_from(time.as_millis()).is_ok_and(|ms| FLUSH_INTERVAL_MS.contains(&ms));
     time.filter(is_allowed).ok_or_else(|| {
-        let [min, max] = [FLUSH_INTERVAL_MS.start(), FLUSH_INTERVAL_MS.end()].map(|ms| Duration::from_millis(*ms));
+        let [min, max] =
+            [FLUSH_INTERVAL_MS.start(), FLUSH_INTERVAL_MS.end()].map(|ms| Duration::from_millis(*ms));
         let (min, max) = (show_duration(min), show_duration(max));
         refused(name, value, format!("Write a time with its unit, such as \"500ms\", from {min} to {max}."))
     })
@@ -447,7 +447,9 @@ struct MapValue {
 const TARGET_TABLE: MapValue = MapValue {
     // StarRocks allows 1,024 characters; a back-tick could be quoted, but nobody means one.
     is_allowed: |text| {
-        !text.is_empty() && text.chars().count() <= 1_024 && !text.contains(|c: char| c == '`' || c.is_control())
+        !text.is_empty()
+            && text.chars().count() <= 1_024
+            && !text.contains(|c: char| c == '`' || c.is_control())
     },
     example: "{\"sales.orders\": \"sales_orders\"}",
 };
@@ -526,10 +528,22 @@ mod tests {
     #[test]
     fn value_out_of_range_is_answered_with_the_range() {
         for (name, value, hint) in [
-            ("flush_interval", json!("1ms"), "Write a time with its unit, such as \"500ms\", from 10ms to 1h."),
+            (
+                "flush_interval",
+                json!("1ms"),
+                "Write a time with its unit, such as \"500ms\", from 10ms to 1h.",
+            ),
             ("flush_interval", json!(1), "Write a time with its unit, such as \"500ms\", from 10ms to 1h."),
-            ("batch_max_size", json!("91MB"), "Write a size with its unit, such as \"64MB\", from 64kB to 90MB."),
-            ("batch_max_size", json!(1_048_576), "Write a size with its unit, such as \"64MB\", from 64kB to 90MB."),
+            (
+                "batch_max_size",
+                json!("91MB"),
+                "Write a size with its unit, such as \"64MB\", from 64kB to 90MB.",
+            ),
+            (
+                "batch_max_size",
+                json!(1_048_576),
+                "Write a size with its unit, such as \"64MB\", from 64kB to 90MB.",
+            ),
             ("batch_max_rows", json!(0), "Write a whole number from 1 to 10000000."),
             ("on_out_of_range", json!("nothing"), "Valid values are: \"error\", \"null\", \"clamp\"."),
             ("metadata_columns", json!("maybe"), "Valid values are: true, false."),

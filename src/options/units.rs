@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 /// Units of memory, as in `guc.c`: powers of 1,024.
-const SIZES: [(&str, u64); 5] = [("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
+const SIZES: [(&str, u64); 5] =
+    [("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
 
 /// Units of time in microseconds.
 const TIMES: [(&str, u64); 6] = [
@@ -93,7 +94,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_value_with_a_unit_is_refused() {
-        for text in ["", "64", "MB", "64mb", "64 XB", "-1MB", "1.MB", ".5MB", "1e3MB", "1..2MB", "20000000TB", "1s"] {
+        for text in
+            ["", "64", "MB", "64mb", "64 XB", "-1MB", "1.MB", ".5MB", "1e3MB", "1..2MB", "20000000TB", "1s"]
+        {
             assert_eq!(parse_size(text), None, "{text}");
         }
         assert_eq!(parse_duration("1 sec"), None);

@@ -3,7 +3,6 @@
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum, IntoDatum};
 use pgrx::pg_sys;
-use pgrx::pgrx_sql_entity_graph::metadata::SqlTranslatable;
 
 use crate::lsn::Lsn;
 

@@ -45,7 +45,8 @@ pub(in crate::postgres) struct NewMirror<'a> {
     pub(in crate::postgres) options: &'a Value,
 }
 
-const COLUMNS: &str = "mirror, server, owner, publication, copy_rows, options::text, enabled, state, last_error";
+const COLUMNS: &str =
+    "mirror, server, owner, publication, copy_rows, options::text, enabled, state, last_error";
 
 /// A mirror by name. Any process.
 pub(in crate::postgres) fn read(mirror: &str) -> Option<MirrorRow> {

@@ -45,9 +45,7 @@ pub(super) fn exists(sql: &str, arguments: &[DatumWithOid<'_>]) -> bool {
 
 /// Runs a statement that writes; returns how many rows it wrote.
 pub(super) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
-    Spi::connect_mut(|client| {
-        client.update(sql, None, arguments).unwrap_or_else(|error| raise(&error)).len()
-    })
+    Spi::connect_mut(|client| client.update(sql, None, arguments).unwrap_or_else(|error| raise(&error)).len())
 }
 
 /// Runs a statement that writes and returns its first row.

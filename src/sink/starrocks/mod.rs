@@ -1,11 +1,32 @@
 //! StarRocks: loads over HTTP (Stream Load), statements over the MySQL protocol.
+//!
+//! From the outside in: [`StarRocksSink`] repeats, `exchange` makes one attempt by way of frontend and backend, `http`
+//! sends one request. `verdict` is the table of what answers mean; `label_state` asks what became of a load.
 
+mod answer;
+mod check;
+mod client;
 mod columns;
 mod config;
+pub mod ddl;
+mod exchange;
+mod http;
+mod label_state;
+mod login;
 mod options;
+mod sql;
 mod types;
+mod url;
+mod verdict;
 
+#[cfg(test)]
+mod testing;
+
+pub use check::{HttpCheckError, ServerInfo, check};
+pub use client::StarRocksSink;
 pub use columns::{ShapeError, field_name, load_shape};
-pub use config::{Secret, StarRocksConfig};
+pub use config::{Secret, StarRocksConfig, TlsVerify};
+pub use http::TlsError;
 pub use options::{OptionError, validate_mapping_options, validate_server_options};
+pub use sql::{SqlSession, TextRow};
 pub use types::{ColumnUse, UnsupportedKey, map_type};

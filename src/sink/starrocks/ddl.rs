@@ -1,0 +1,338 @@
+//! Databases and tables of the target: what is created, and whether a table that is there will do.
+//!
+//! Every value column is nullable at the target, whatever the source says: a delete travels as its key alone. Names are
+//! quoted with back-ticks, literals with backslash escapes, which StarRocks always honours.
+
+use super::columns::quote_identifier;
+use super::sql::SqlSession;
+use crate::sink::{StatementError, TableMatch};
+use crate::table::{Column, TableSpec, TargetTable};
+
+/// Creates a database where it is missing.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub fn create_database(session: &mut SqlSession, database: &str) -> Result<(), StatementError> {
+    session.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", quote_identifier(database)))
+}
+
+/// Creates a table where it is missing, and compares one that is there.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub fn create_table(
+    session: &mut SqlSession,
+    spec: &TableSpec,
+    replication_num: Option<u32>,
+) -> Result<TableMatch, StatementError> {
+    if is_there(session, &spec.target)? {
+        return compare_with_target(session, spec);
+    }
+    let with_all = create_table_statement(spec, replication_num, Evolution::Fast);
+    match session.execute(&with_all) {
+        // Servers before 3.2 do not know the property; they alter tables the slow way.
+        Err(StatementError::Refused { message, .. }) if names_evolution(&message) => {
+            session.execute(&create_table_statement(spec, replication_num, Evolution::Unsaid))?;
+        }
+        other => other?,
+    }
+    Ok(TableMatch::Created)
+}
+
+/// Empties a table.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub fn truncate(session: &mut SqlSession, target: &TargetTable) -> Result<(), StatementError> {
+    session.execute(&format!("TRUNCATE TABLE {}", qualified(target)))
+}
+
+/// The statement that creates the table of a mirror.
+pub fn create_table_statement(
+    spec: &TableSpec,
+    replication_num: Option<u32>,
+    evolution: Evolution,
+) -> String {
+    let columns: Vec<String> = spec.columns.iter().enumerate().map(|(i, c)| definition(spec, i, c)).collect();
+    let key: Vec<String> = spec.key().iter().map(|column| quote_identifier(&column.name)).collect();
+    let key = key.join(", ");
+    let mut properties = vec!["\"enable_persistent_index\" = \"true\"".to_owned()];
+    if evolution == Evolution::Fast {
+        properties.push("\"fast_schema_evolution\" = \"true\"".to_owned());
+    }
+    if let Some(replicas) = replication_num {
+        properties.push(format!("\"replication_num\" = \"{replicas}\""));
+    }
+    let comment = quote_literal(&format!("mirrored by dbmazz from {}", spec.source_name));
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n  {}\n) PRIMARY KEY ({key})\nCOMMENT {comment}\n\
+         DISTRIBUTED BY HASH ({key})\nPROPERTIES ({})",
+        qualified(&spec.target),
+        columns.join(",\n  "),
+        properties.join(", "),
+    )
+}
+
+/// Whether new tables promise cheap changes of their columns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evolution {
+    /// They do: the server's default differs by version, so it is said.
+    Fast,
+    /// The server does not know the property.
+    Unsaid,
+}
+
+/// A name with its database.
+pub fn qualified(target: &TargetTable) -> String {
+    format!("{}.{}", quote_identifier(&target.database), quote_identifier(&target.table))
+}
+
+/// A string literal.
+pub fn quote_literal(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for character in text.chars() {
+        match character {
+            '\'' => quoted.push_str("\\'"),
+            '\\' => quoted.push_str("\\\\"),
+            '\0' => quoted.push_str("\\0"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+fn definition(spec: &TableSpec, index: usize, column: &Column) -> String {
+    let null = if index < spec.key_len { "NOT NULL" } else { "NULL" };
+    format!("{} {} {null}", quote_identifier(&column.name), column.target_type)
+}
+
+fn names_evolution(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("fast_schema_evolution") || message.contains("unknown properties")
+}
+
+fn is_there(session: &mut SqlSession, target: &TargetTable) -> Result<bool, StatementError> {
+    let rows = session.query(&format!(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = {} AND table_name = {}",
+        quote_literal(&target.database),
+        quote_literal(&target.table),
+    ))?;
+    Ok(!rows.is_empty())
+}
+
+/// A column as the target describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct TargetColumn {
+    name: String,
+    column_type: String,
+    nullable: bool,
+    key: bool,
+    default: Option<String>,
+}
+
+fn describe(session: &mut SqlSession, target: &TargetTable) -> Result<Vec<TargetColumn>, StatementError> {
+    let statement = format!("DESC {}", qualified(target));
+    let rows = session.query(&statement)?;
+    let columns = rows.iter().map(|row| {
+        Some(TargetColumn {
+            name: row.named("Field")?,
+            column_type: row.named("Type")?,
+            nullable: row.named("Null")?.eq_ignore_ascii_case("YES"),
+            key: matches!(row.named("Key")?.to_ascii_uppercase().as_str(), "TRUE" | "YES" | "PRI" | "1"),
+            default: row.named("Default"),
+        })
+    });
+    columns.collect::<Option<Vec<_>>>().ok_or(StatementError::Malformed {
+        statement,
+        reason: "no columns Field, Type, Null and Key".to_owned(),
+    })
+}
+
+fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<TableMatch, StatementError> {
+    let actual = describe(session, &spec.target)?;
+    let statement = format!("SHOW CREATE TABLE {}", qualified(&spec.target));
+    let rows = session.query(&statement)?;
+    let text = rows.first().and_then(|row| row.at(1)).unwrap_or_default();
+    let has_primary_key =
+        text.lines().any(|line| line.trim_start_matches([')', ' ']).starts_with("PRIMARY KEY"));
+    if !has_primary_key {
+        return Ok(TableMatch::Differs("it is not a Primary Key table".to_owned()));
+    }
+    Ok(compare(spec, &actual).map_or(TableMatch::Fits, TableMatch::Differs))
+}
+
+/// The first difference that loads of the mirror would stumble over.
+fn compare(spec: &TableSpec, actual: &[TargetColumn]) -> Option<String> {
+    let key: Vec<&str> =
+        actual.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect();
+    let wanted: Vec<&str> = spec.key().iter().map(|column| column.name.as_str()).collect();
+    let same_key = key.len() == wanted.len()
+        && key.iter().zip(&wanted).all(|(one, other)| one.eq_ignore_ascii_case(other));
+    if !same_key {
+        return Some(format!("its key is ({}), not ({})", key.join(", "), wanted.join(", ")));
+    }
+    let mut columns = spec.columns.iter().enumerate();
+    columns
+        .find_map(|(index, column)| compare_column(column, index < spec.key_len, actual))
+        .or_else(|| unfilled_column(spec, actual))
+}
+
+fn compare_column(column: &Column, is_key: bool, actual: &[TargetColumn]) -> Option<String> {
+    let Column { name, target_type, .. } = column;
+    let Some(there) = actual.iter().find(|there| there.name.eq_ignore_ascii_case(name)) else {
+        return Some(format!("it has no column \"{name}\""));
+    };
+    // Keys of JSON are compared with the case that loads send: the target's own.
+    if there.name != *name {
+        return Some(format!("its column \"{name}\" is called \"{}\"", there.name));
+    }
+    if !holds(&there.column_type, target_type) {
+        return Some(format!("its column \"{name}\" is {}, not {target_type}", there.column_type));
+    }
+    if !is_key && !there.nullable {
+        return Some(format!("its column \"{name}\" is NOT NULL, but deletes travel without values"));
+    }
+    None
+}
+
+/// A column that the mirror does not fill and the server cannot.
+fn unfilled_column(spec: &TableSpec, actual: &[TargetColumn]) -> Option<String> {
+    let known = |there: &TargetColumn| spec.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&there.name));
+    let unfilled = actual.iter().find(|there| !known(there) && !there.nullable && there.default.is_none())?;
+    Some(format!(
+        "its column \"{}\" is NOT NULL without a default, and the mirror has no such column",
+        unfilled.name
+    ))
+}
+
+/// Whether values of one type fit into a column of another, spelled as servers spell it.
+fn holds(actual: &str, wanted: &str) -> bool {
+    let (actual, wanted) = (normal_type(actual), normal_type(wanted));
+    if actual == wanted {
+        return true;
+    }
+    match (varchar_bytes(&actual), varchar_bytes(&wanted)) {
+        (Some(room), Some(needed)) => room >= needed,
+        _ => false,
+    }
+}
+
+/// One spelling per type: versions differ in case, blanks, display widths and internal names.
+fn normal_type(spelled: &str) -> String {
+    let text: String = spelled.to_ascii_lowercase().split_whitespace().collect();
+    let (name, arguments) =
+        text.split_once('(').map_or((text.as_str(), None), |(name, rest)| (name, Some(rest)));
+    match name {
+        "tinyint" if arguments == Some("1)") => "boolean".to_owned(),
+        "bool" => "boolean".to_owned(),
+        "integer" => "int".to_owned(),
+        "tinyint" | "smallint" | "int" | "bigint" | "largeint" | "float" | "double" | "varbinary" => {
+            name.to_owned()
+        }
+        "string" => "varchar(65533)".to_owned(),
+        "decimal32" | "decimal64" | "decimal128" | "decimal256" | "decimalv3" => {
+            format!("decimal({}", arguments.unwrap_or("10,0)"))
+        }
+        _ => text,
+    }
+}
+
+fn varchar_bytes(normal: &str) -> Option<usize> {
+    normal.strip_prefix("varchar(")?.strip_suffix(')')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Kind, SourceColumn};
+
+    fn column(name: &str, target_type: &str) -> Column {
+        let source = SourceColumn { attnum: 1, name: name.to_owned(), type_oid: 25, typmod: -1 };
+        Column { source, name: name.to_owned(), kind: Kind::Text, target_type: target_type.to_owned() }
+    }
+
+    fn spec() -> TableSpec {
+        TableSpec {
+            relid: 1,
+            source_name: "public.it's".to_owned(),
+            target: TargetTable { database: "shop".to_owned(), table: "or`ders".to_owned() },
+            columns: vec![
+                column("id", "BIGINT"),
+                column("note", "VARCHAR(40)"),
+                column("sum", "DECIMAL(10,2)"),
+            ],
+            key_len: 1,
+        }
+    }
+
+    fn there(name: &str, column_type: &str, key: bool) -> TargetColumn {
+        let (name, column_type) = (name.to_owned(), column_type.to_owned());
+        TargetColumn { name, column_type, nullable: !key, key, default: None }
+    }
+
+    fn fitting() -> Vec<TargetColumn> {
+        vec![
+            there("id", "bigint(20)", true),
+            there("note", "varchar(65533)", false),
+            there("sum", "DECIMAL64(10, 2)", false),
+        ]
+    }
+
+    #[test]
+    fn statement_creates_a_primary_key_table_whose_values_may_be_null() {
+        assert_eq!(
+            create_table_statement(&spec(), Some(1), Evolution::Fast),
+            "CREATE TABLE IF NOT EXISTS `shop`.`or``ders` (\n  `id` BIGINT NOT NULL,\n  `note` VARCHAR(40) NULL,\n  \
+             `sum` DECIMAL(10,2) NULL\n) PRIMARY KEY (`id`)\nCOMMENT 'mirrored by dbmazz from public.it\\'s'\n\
+             DISTRIBUTED BY HASH (`id`)\nPROPERTIES (\"enable_persistent_index\" = \"true\", \
+             \"fast_schema_evolution\" = \"true\", \"replication_num\" = \"1\")"
+        );
+        let plain = create_table_statement(&spec(), None, Evolution::Unsaid);
+        assert!(plain.ends_with("PROPERTIES (\"enable_persistent_index\" = \"true\")"), "{plain}");
+    }
+
+    #[test]
+    fn table_in_another_spelling_fits() {
+        assert_eq!(compare(&spec(), &fitting()), None);
+        let mut more = fitting();
+        more.push(there("added_by_hand", "int", false));
+        assert_eq!(compare(&spec(), &more), None);
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let cases: [(fn(&mut Vec<TargetColumn>), &str); 7] = [
+            (|columns| columns[0].key = false, "its key is ()"),
+            (|columns| columns[1].key = true, "its key is (id, note)"),
+            (|columns| drop(columns.remove(1)), "no column \"note\""),
+            (|columns| columns[1].column_type = "varchar(39)".to_owned(), "is varchar(39), not VARCHAR(40)"),
+            (|columns| columns[2].column_type = "decimal(10,3)".to_owned(), "is decimal(10,3)"),
+            (|columns| columns[2].nullable = false, "\"sum\" is NOT NULL"),
+            (|columns| columns[1].name = "Note".to_owned(), "is called \"Note\""),
+        ];
+        for (change, expected) in cases {
+            let mut columns = fitting();
+            change(&mut columns);
+            let difference = compare(&spec(), &columns).unwrap_or_default();
+            assert!(difference.contains(expected), "\"{difference}\" does not say \"{expected}\"");
+        }
+    }
+
+    #[test]
+    fn unknown_column_must_be_fillable_by_the_server() {
+        let mut columns = fitting();
+        columns.push(TargetColumn { nullable: false, ..there("extra", "int", false) });
+        assert!(compare(&spec(), &columns).is_some());
+        columns[3].default = Some("0".to_owned());
+        assert_eq!(compare(&spec(), &columns), None);
+    }
+
+    #[test]
+    fn literals_cannot_be_left() {
+        assert_eq!(quote_literal("a'b\\c\n"), "'a\\'b\\\\c\\n'");
+    }
+}

@@ -1,0 +1,199 @@
+//! One HTTP request, one answer. Nothing is followed, repeated or interpreted here.
+//!
+//! Three things about the HTTP library were measured and are kept by tests (`exchange/tests.rs`): a redirect of a
+//! request with a body is an error unless redirects are switched off; the body of an error answer is lost unless
+//! statuses are no errors; and `Expect: 100-continue` together with a body hangs when the final answer comes instead of
+//! the 100. So redirects are followed by hand, and whoever is asked with `Expect` gets an empty body.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use ureq::http::{HeaderName, HeaderValue};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::{Agent, Error, Timeout};
+
+use super::config::{StarRocksConfig, TlsVerify};
+
+/// Headers of a request.
+pub(super) type Headers = [(HeaderName, HeaderValue)];
+
+/// The connections of one sink.
+pub(super) struct Http {
+    agent: Agent,
+    load_timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn new(config: &StarRocksConfig) -> Result<Self, TlsError> {
+        let agent_config = Agent::config_builder()
+            // The environment's proxy is not for a database server.
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .user_agent(concat!("dbmazz/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls(config)?)
+            .timeout_resolve(Some(config.connect_timeout))
+            .timeout_connect(Some(config.connect_timeout))
+            .timeout_send_request(Some(SMALL_TIMEOUT))
+            .timeout_send_body(Some(config.load_timeout))
+            .timeout_recv_response(Some(SMALL_TIMEOUT))
+            .timeout_recv_body(Some(SMALL_TIMEOUT))
+            .build();
+        Ok(Self { agent: agent_config.new_agent(), load_timeout: config.load_timeout })
+    }
+
+    /// A handle whose `shutdown` ends the requests in flight.
+    pub(super) fn agent(&self) -> Agent {
+        self.agent.clone()
+    }
+
+    /// Asks where a load should go: no body, and `Expect`, which a frontend insists on.
+    pub(super) fn put_empty(&self, url: &str, headers: &Headers) -> Result<Answer, Failure> {
+        let mut request = self.agent.put(url).header("expect", "100-continue");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        Answer::read(request.send_empty())
+    }
+
+    /// Sends a load.
+    pub(super) fn put_body(&self, url: &str, headers: &Headers, body: &[u8]) -> Result<Answer, Failure> {
+        let mut request = self.agent.put(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer_timeout = self.load_timeout + SMALL_TIMEOUT;
+        let request = request.config().timeout_recv_response(Some(answer_timeout)).build();
+        Answer::read(request.send(body))
+    }
+
+    pub(super) fn get(&self, url: &str, headers: &Headers) -> Result<Answer, Failure> {
+        let mut request = self.agent.get(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        Answer::read(request.call())
+    }
+
+    pub(super) fn post_empty(&self, url: &str, headers: &Headers) -> Result<Answer, Failure> {
+        let mut request = self.agent.post(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        Answer::read(request.send_empty())
+    }
+}
+
+/// What came back, whatever it says.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) location: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    fn read(result: Result<ureq::http::Response<ureq::Body>, Error>) -> Result<Self, Failure> {
+        let mut response = result.map_err(Failure::from)?;
+        let location = response.headers().get("location");
+        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        // The head has been received: whoever sent it has the request.
+        let body = body.map_err(|error| Failure::Cut(error.to_string()))?;
+        Ok(Self { status: response.status().as_u16(), location, body })
+    }
+
+    pub(super) const fn is_redirect(&self) -> bool {
+        matches!(self.status, 301 | 302 | 303 | 307 | 308)
+    }
+
+    /// Status and beginning of the body, for messages.
+    pub(super) fn summary(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let start: String = text.chars().take(200).collect();
+        format!("HTTP status {} and \"{}\"", self.status, start.escape_debug())
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There was no connection: nobody has seen the request.
+    NotSent(String),
+    /// The connection was lost or silent: the request may have been served.
+    Cut(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let unsent = match &error {
+            Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Http(_) => true,
+            Error::Timeout(phase) => matches!(phase, Timeout::Resolve | Timeout::Connect),
+            Error::Tls(_) | Error::Rustls(_) => true,
+            Error::Io(source) => matches!(
+                source.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NotConnected
+            ),
+            _ => false,
+        };
+        if unsent { Self::NotSent(error.to_string()) } else { Self::Cut(error.to_string()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(reason) | Self::Cut(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Why the certificates of `ca_file` cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TlsError {
+    path: String,
+    reason: String,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not read certificates from \"{}\": {}", self.path, self.reason)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+fn tls(config: &StarRocksConfig) -> Result<TlsConfig, TlsError> {
+    let builder = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .disable_verification(config.tls_verify == TlsVerify::Off);
+    let Some(path) = &config.ca_file else { return Ok(builder.build()) };
+    Ok(builder.root_certs(RootCerts::new_with_certs(&certificates(path)?)).build())
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, TlsError> {
+    let fail = |reason: String| TlsError { path: path.display().to_string(), reason };
+    let pem = fs::read(path).map_err(|error| fail(error.to_string()))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| fail(error.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(fail("no certificate in it".to_owned()));
+    }
+    Ok(found)
+}
+
+/// For everything that is not the body of a load. A frontend in a garbage collection needs some of it.
+const SMALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers have a few hundred bytes.
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024;

@@ -180,6 +180,25 @@ impl FlushInterval {
     }
 }
 
+impl From<FlushInterval> for crate::pipeline::FlushInterval {
+    fn from(interval: FlushInterval) -> Self {
+        match interval {
+            FlushInterval::Fixed(time) => Self::Fixed(time),
+            FlushInterval::Adaptive(time) => Self::Adaptive(time),
+        }
+    }
+}
+
+impl From<OnOutOfRange> for crate::encode::OutOfRange {
+    fn from(policy: OnOutOfRange) -> Self {
+        match policy {
+            OnOutOfRange::Error => Self::Error,
+            OnOutOfRange::Null => Self::Null,
+            OnOutOfRange::Clamp => Self::Clamp,
+        }
+    }
+}
+
 /// All options of one mirror.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {

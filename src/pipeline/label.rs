@@ -33,6 +33,16 @@ impl LabelSequence {
         Some(Label { mirror: Arc::clone(&self.mirror), incarnation: self.incarnation, number: self.taken })
     }
 
+    /// Whose numbers these are.
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The last number that was handed out; zero before the first.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// How many labels can still be taken.
     pub const fn remaining(&self) -> u64 {
         self.reserved_until - self.taken

@@ -2,7 +2,8 @@
 //! latch. Trouble at the target becomes the mirror's state `retrying` and its reason, and goes away with it.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -25,6 +26,8 @@ pub(super) struct Loader {
     waker: Waker,
     /// Jobs that are being retried.
     in_trouble: HashSet<JobId>,
+    /// Since when there have been such jobs.
+    trouble_began: Option<Instant>,
     /// Reasons that have not been written down as events yet.
     reasons: Vec<String>,
     next_job: JobId,
@@ -34,10 +37,11 @@ impl Loader {
     /// Starts the threads, with every signal blocked in them.
     pub(super) fn start(mirror: &str, config: &StarRocksConfig, threads: usize) -> Self {
         let waker = Waker::new().unwrap_or_else(|problem| error!("could not create event descriptor: {problem}"));
+        let config = Arc::new(config.clone());
         let started = {
             let _born_without_signals = SignalsBlocked::enter();
             LoadThreads::start(threads, waker.handle(), || {
-                StarRocksSink::new(config).map(|sink| Box::new(sink) as _)
+                StarRocksSink::new(Arc::clone(&config)).map(|sink| Box::new(sink) as _)
             })
         };
         let threads = started.unwrap_or_else(|problem: StartError| error!("{problem}"));
@@ -47,6 +51,7 @@ impl Loader {
             threads,
             waker,
             in_trouble: HashSet::new(),
+            trouble_began: None,
             reasons: Vec::new(),
             next_job: 1 << 63,
         }
@@ -128,6 +133,11 @@ impl Loader {
         self.threads.shutdown(PATIENCE);
     }
 
+    /// How long the target has not been reached.
+    pub(super) fn trouble_lasts(&self) -> Duration {
+        self.trouble_began.map_or(Duration::ZERO, |began| began.elapsed())
+    }
+
     /// Reasons for trouble since the last call, for the event table.
     pub(super) fn take_reasons(&mut self) -> Vec<String> {
         std::mem::take(&mut self.reasons)
@@ -139,6 +149,7 @@ impl Loader {
             self.reasons.push(reason.to_owned());
         }
         self.in_trouble.insert(id);
+        self.trouble_began.get_or_insert_with(Instant::now);
         shmem::update(&self.mirror, |slot| {
             slot.state = MirrorState::Retrying;
             slot.last_error = Text::new(reason);
@@ -149,6 +160,7 @@ impl Loader {
 
     fn forget_trouble(&mut self, id: JobId) {
         if self.in_trouble.remove(&id) && self.in_trouble.is_empty() {
+            self.trouble_began = None;
             log!("mirror \"{}\" has reached its target again", self.mirror);
             self.show_state();
         }

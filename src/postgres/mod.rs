@@ -11,7 +11,6 @@
 //!
 //! Only the main thread of a process comes here; load threads live in `sink` and know none of this.
 #![allow(unsafe_code)]
-#![deny(ffi_unwind_calls)]
 
 use pgrx::prelude::*;
 use pgrx::{pg_shmem_init, pg_sys};

@@ -83,5 +83,16 @@ pub(super) fn reload_configuration_if_asked() {
 
 /// Whether a mirror is not meant to have a worker at the moment.
 pub(super) fn is_unwanted(mirror: &str) -> bool {
-    !guc::is_enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
+    !guc::enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
+}
+
+/// Runs `body`, which reads catalogs as they are now, in a process that decodes: what it leaves in the caches must not be
+/// taken for the past, nor the other way round (logicalfuncs.c does the same).
+pub(super) fn with_present_catalogs<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: no cache entry is in use between records.
+    unsafe { pg_sys::InvalidateSystemCaches() };
+    let result = body();
+    // SAFETY: as above.
+    unsafe { pg_sys::InvalidateSystemCaches() };
+    result
 }

@@ -272,6 +272,20 @@ pub(crate) fn add_loaded(mirror: &str, rows: u64, bytes: u64) {
     });
 }
 
+/// Asks the launcher to have label numbers reserved, for a worker that cannot commit.
+pub(crate) fn ask_for_labels(mirror: &str, until: u64) {
+    let (news, launcher) = {
+        let mut shared = SHARED.exclusive();
+        let launcher = (shared.launcher_pid, shared.launcher_proc_number);
+        let slot = shared.mirrors.iter_mut().find(|slot| slot.in_use && slot.mirror.as_str() == mirror);
+        let news = slot.is_some_and(|slot| std::mem::replace(&mut slot.labels_wanted_until, until) < until);
+        (news, launcher)
+    };
+    if news && launcher.0 != 0 {
+        super::latch::wake(launcher.1);
+    }
+}
+
 /// Where the slot of a mirror is. It stays there for as long as a worker of the mirror runs.
 pub(crate) fn place_of(mirror: &str) -> Option<usize> {
     SHARED.share().mirrors.iter().position(|slot| slot.in_use && slot.mirror.as_str() == mirror)

@@ -187,7 +187,7 @@ impl TupleRow<'_> {
             Read::Date => Value::Date(bits as i32),
             Read::Timestamp => Value::Timestamp(bits as i64),
             // SAFETY: the caller vouches for the type; a uuid is 16 bytes, a name is terminated by a zero.
-            Read::Uuid => Value::Uuid(unsafe { &*datum.cast_mut_ptr::<[u8; 16]>() }),
+            Read::Uuid => Value::Uuid(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
             // SAFETY: as above.
             Read::Name => Value::Text(unsafe { CStr::from_ptr(datum.cast_mut_ptr()).to_bytes() }),
             // SAFETY: the caller vouches for the type, which is a varlena in all of these.

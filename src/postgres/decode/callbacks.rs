@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 
 use super::super::compat;
 use super::context::Behind;
+use super::mirrored::Route;
 use crate::lsn::Lsn;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
@@ -51,16 +52,16 @@ pub(super) unsafe extern "C-unwind" fn change(
     // through `write`, no reference to the feed is held.
     unsafe {
         let here = behind(ctx);
-        if here.feed.takes_itself(relation) {
-            here.feed.change(relation, change);
-            return;
-        }
-        if here.feed.expects_from_pgoutput(relation) {
-            let original = here.originals.change;
-            if let Some(original) = original {
-                pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, relation, change));
+        match here.feed.route((*relation).rd_id.to_u32()) {
+            Route::Skip => here.feed.skipped(),
+            Route::Own => here.feed.change(relation, change),
+            Route::Pgoutput => {
+                here.feed.expect_messages_about(relation);
+                if let Some(original) = here.originals.change {
+                    pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, relation, change));
+                }
+                behind(ctx).feed.after_change();
             }
-            behind(ctx).feed.breathe();
         }
     }
 }

@@ -146,6 +146,15 @@ impl Feed {
         }
     }
 
+    /// A change of a table that is not mirrored.
+    #[inline]
+    pub(super) fn skipped(&mut self) {
+        self.changes += 1;
+        if self.changes >= CHANGES_PER_BREATH {
+            self.breathe();
+        }
+    }
+
     /// What every change ends with. Costs a few comparisons, but for every 256th.
     #[inline]
     pub(super) fn after_change(&mut self) {

@@ -22,7 +22,7 @@ use crate::table::{TableSpec, TargetTable};
 static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
 
 #[pg_guard]
-unsafe extern "C-unwind" fn relation_invalidated(_: pg_sys::Datum, _: pg_sys::Oid) {
+unsafe extern "C-unwind" fn relation_invalidated(_argument: pg_sys::Datum, _relid: pg_sys::Oid) {
     INVALIDATIONS.fetch_add(1, Ordering::Relaxed);
 }
 

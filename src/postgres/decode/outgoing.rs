@@ -224,6 +224,11 @@ impl Feed {
         self.outgoing.wait(timeout);
     }
 
+    /// How long the target has not been reached.
+    pub(in super::super) fn trouble_lasts(&self) -> Duration {
+        self.outgoing.loader.trouble_lasts()
+    }
+
     /// How long until a batch is due.
     pub(in super::super) fn time_to_next_seal(&self) -> Option<Duration> {
         self.pipeline.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))

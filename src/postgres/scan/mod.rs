@@ -11,6 +11,9 @@ use pgrx::prelude::*;
 
 use super::{compat, ffi, latch};
 
+/// `MaxBlockNumber`.
+const LAST_BLOCK: u32 = pg_sys::InvalidBlockNumber - 1;
+
 /// A place in a heap: the next row to read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Position {
@@ -53,7 +56,7 @@ impl RangeScan {
     ///
     /// `relation` is open and locked, and stays so until the scan is closed; a snapshot is active until then.
     pub(super) unsafe fn open(relation: pg_sys::Relation, from: Position, end_block: Option<u32>) -> Self {
-        let last = end_block.map_or(pg_sys::MaxBlockNumber, |end| end.saturating_sub(1));
+        let last = end_block.map_or(LAST_BLOCK, |end| end.saturating_sub(1));
         let mut first_tid = from.to_tid();
         let mut last_tid = Position { block: last, offset: u16::MAX }.to_tid();
         let flags = pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN

@@ -32,7 +32,7 @@ pub extern "C-unwind" fn dbmazz_holder_main(argument: pg_sys::Datum) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn forget_holder(_: i32, place: pg_sys::Datum) {
+unsafe extern "C-unwind" fn forget_holder(_code: i32, place: pg_sys::Datum) {
     // SAFETY: set before any worker runs.
     let me = unsafe { pg_sys::MyProcPid };
     let worker = shmem::update_at(place.value() as i32 as usize, |slot| {

@@ -37,7 +37,7 @@ pub(in super::super) fn register() {
 /// Main function of `dbmazz launcher`.
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn dbmazz_launcher_main(_: pg_sys::Datum) {
+pub extern "C-unwind" fn dbmazz_launcher_main(_argument: pg_sys::Datum) {
     signal::install_handlers();
     BackgroundWorker::connect_worker_to_spi(None, None);
     session::prepare();
@@ -62,7 +62,7 @@ fn announce() {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn forget_launcher(_: i32, _: pg_sys::Datum) {
+unsafe extern "C-unwind" fn forget_launcher(_code: i32, _argument: pg_sys::Datum) {
     SHARED.exclusive().launcher_pid = 0;
 }
 
@@ -120,7 +120,7 @@ impl Launcher {
             release(slot);
             return TICK;
         }
-        if slot.state == MirrorState::Error || slot.state == MirrorState::NeedsResync || !guc::is_enabled() {
+        if slot.state == MirrorState::Error || slot.state == MirrorState::NeedsResync || !guc::enabled() {
             return TICK;
         }
         if slot.not_before > now {
@@ -210,9 +210,10 @@ fn databases() -> Vec<pg_sys::Oid> {
         // the transaction that opened them, and each tuple is read before the next one is asked for.
         unsafe {
             let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
-            let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+            let (no_snapshot, no_keys) = (std::ptr::null_mut(), std::ptr::null_mut());
+            let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, no_snapshot, 0, no_keys);
             loop {
-                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                let tuple = pg_sys::systable_getnext(scan);
                 if tuple.is_null() {
                     break;
                 }
@@ -221,7 +222,7 @@ fn databases() -> Vec<pg_sys::Oid> {
                     found.push((*form).oid);
                 }
             }
-            pg_sys::table_endscan(scan);
+            pg_sys::systable_endscan(scan);
             pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
         }
     });

@@ -34,6 +34,8 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(25);
+/// How often a mirror whose target cannot be reached looks whether its definition was mended.
+const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a mirror that is being paused waits for its loads.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,7 @@ fn announce(name: &str) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn forget_worker(_: i32, place: pg_sys::Datum) {
+unsafe extern "C-unwind" fn forget_worker(_code: i32, place: pg_sys::Datum) {
     // SAFETY: set before any worker runs.
     let me = unsafe { pg_sys::MyProcPid };
     shmem::update_at(place.value() as i32 as usize, |slot| {
@@ -156,6 +158,8 @@ struct Streamer {
     confirmed: Lsn,
     confirmed_at: Instant,
     sleep: Duration,
+    /// When the definition was last compared with the catalogs.
+    looked_at: Instant,
 }
 
 impl Streamer {
@@ -166,7 +170,7 @@ impl Streamer {
         let feed = Feed::new(&mirror.name, &mirror.options, &mirror.tables, loader, labels);
         let publication = mirror.row.publication.as_deref();
         let decoder = Decoder::start(&mirror.slot_name(), publication, from, feed);
-        Self { mirror, decoder, confirmed: from, confirmed_at: Instant::now(), sleep: SHORTEST_SLEEP }
+        Self { mirror, decoder, confirmed: from, confirmed_at: Instant::now(), sleep: SHORTEST_SLEEP, looked_at: Instant::now() }
     }
 
     fn run(mut self) {
@@ -175,7 +179,7 @@ impl Streamer {
             if session::is_unwanted(&self.mirror.name) {
                 return self.say_farewell();
             }
-            if session::definition_has_changed() {
+            if self.definition_was_mended() {
                 log!("dbmazz worker of mirror \"{}\" will restart because of a parameter change", self.mirror.name);
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
@@ -186,6 +190,17 @@ impl Streamer {
             let sleep = deadline.map_or(self.sleep, |deadline| deadline.min(self.sleep));
             self.decoder.feed().wait(sleep);
         }
+    }
+
+    /// While the target cannot be reached, the worker looks now and then whether server or user mapping were changed.
+    /// The catalogs of the present must not stay in the caches of decoding.
+    fn definition_was_mended(&mut self) -> bool {
+        let lasts = self.decoder.feed().trouble_lasts();
+        if lasts < MEND_CHECK_INTERVAL || self.looked_at.elapsed() < MEND_CHECK_INTERVAL {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        session::with_present_catalogs(|| self.mirror.config_has_changed())
     }
 
     /// Returns whether there was anything to decode.

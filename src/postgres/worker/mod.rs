@@ -26,6 +26,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
 
 pub(super) use launcher::register as register_launcher;
+pub(super) use start::{LABEL_BLOCK, fail_table, leave_if_unwanted, top_up};
 
 use super::{session, signal};
 

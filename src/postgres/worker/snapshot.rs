@@ -5,6 +5,7 @@
 //! are visible. Loads of one snapshot have distinct keys and may travel in parallel.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -20,7 +21,7 @@ use super::super::{catalog, session, shmem};
 use super::exit;
 use super::start::{self, Mirror};
 use crate::encode::RowEncoder;
-use crate::pipeline::{CopyBatch, CopyLimits, LabelSequence};
+use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
 use crate::sink::{Job, JobId, Load, Outcome};
 
@@ -55,7 +56,7 @@ struct Copier {
     snapshot: String,
     loader: Loader,
     labels: LabelSequence,
-    limits: CopyLimits,
+    max_bytes: usize,
     memory: RowMemory,
     chunks: HashMap<ChunkKey, Progress>,
     in_flight: HashMap<JobId, ChunkKey>,
@@ -65,15 +66,16 @@ struct Copier {
 
 /// How to read and write the rows of one table.
 struct Source {
-    spec: std::sync::Arc<crate::table::TableSpec>,
-    encoder: RowEncoder,
+    spec: Arc<crate::table::TableSpec>,
+    encoder: Arc<RowEncoder>,
     reader: TupleReader,
-    shape: std::sync::Arc<crate::sink::LoadShape>,
+    shape: Arc<crate::sink::LoadShape>,
 }
 
 /// What came of reading one load.
 struct Reading {
-    load: Option<Load>,
+    /// Usually one; a row that did not fit makes another.
+    loads: Vec<Load>,
     /// Where to go on; none at the end of the chunk.
     next: Option<Position>,
 }
@@ -90,7 +92,7 @@ impl Copier {
             snapshot: snapshot.unwrap_or_default(),
             loader,
             labels,
-            limits: CopyLimits { max_rows: mirror.options.batch_max_rows, max_bytes },
+            max_bytes,
             memory: RowMemory::new(),
             chunks: HashMap::new(),
             in_flight: HashMap::new(),
@@ -125,7 +127,7 @@ impl Copier {
             start::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
             from = reading.next;
-            if let Some(load) = reading.load {
+            for load in reading.loads {
                 self.send(chunk, load);
             }
         }
@@ -138,11 +140,13 @@ impl Copier {
 
     /// Reads rows from `from` on until a load is full or the chunk ends, in a transaction of its own.
     fn read(&mut self, chunk: &Chunk, table: &MirrorTableRow, from: Position) -> Result<Reading, String> {
-        let Self { mirror, labels, limits, memory, snapshot, .. } = self;
+        let Self { mirror, labels, max_bytes, memory, snapshot, .. } = self;
         scan::under_snapshot(snapshot, || {
             let relation = scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
             let filled = Source::of(relation, chunk, table, mirror).and_then(|source| {
-                let mut batch = CopyBatch::new(source.shape.clone(), *limits);
+                let max_rows = mirror.options.batch_max_rows;
+                let mut batch =
+                    CopyBatch::new(source.encoder.clone(), source.shape.clone(), max_rows, *max_bytes);
                 // SAFETY: the relation is open and locked, and the imported snapshot active, until this closure is
                 // done.
                 let next = unsafe {
@@ -155,12 +159,9 @@ impl Copier {
             });
             // SAFETY: opened above and used no more.
             unsafe { scan::close_table(relation) };
-            let (batch, next) = filled?;
-            let load = match batch.is_empty() {
-                true => None,
-                false => Some(batch.seal(labels.take().ok_or("no label is left")?)),
-            };
-            Ok(Reading { load, next })
+            let (mut batch, next) = filled?;
+            let loads = std::iter::from_fn(|| batch.seal(|| labels.take())).collect();
+            Ok(Reading { loads, next })
         })
     }
 
@@ -258,10 +259,10 @@ impl Source {
             error!("could not go on copying: table \"{}\" has been rewritten", table.source_name);
         }
         let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(&spec, column)).collect();
-        let encoder = RowEncoder::new(&spec, &names, mirror.options.on_out_of_range.into());
+        let encoder = Arc::new(RowEncoder::new(&spec, &names, mirror.options.on_out_of_range.into()));
         let shape = load_shape(&spec, 0..spec.columns.len()).map_err(|problem| problem.to_string())?;
         let reader = TupleReader::new(&spec, usize::try_from(natts).unwrap_or_default());
-        Ok(Self { spec: std::sync::Arc::new(spec), encoder, reader, shape: std::sync::Arc::new(shape) })
+        Ok(Self { spec: Arc::new(spec), encoder, reader, shape: Arc::new(shape) })
     }
 }
 
@@ -284,7 +285,7 @@ unsafe fn fill(
             if slot.is_null() {
                 return Ok(None);
             }
-            memory.scoped(|| batch.push(&source.encoder, &source.reader.slot_row(slot)))
+            memory.scoped(|| batch.push(&source.reader.slot_row(slot)))
         };
         pushed.map_err(|problem| format!("could not encode a row of \"{}\": {problem}", source.spec.source_name))?;
         count = count.wrapping_add(1);

@@ -17,7 +17,7 @@ use crate::sink::{Job, Label, LoadError, Outcome};
 use crate::table::TableSpec;
 
 /// Numbers of labels that are reserved at a time.
-pub(super) const LABEL_BLOCK: u64 = 1000;
+pub(in crate::postgres) const LABEL_BLOCK: u64 = 1000;
 
 /// A mirror as its tables define it.
 pub(super) struct Mirror {
@@ -34,14 +34,20 @@ impl Mirror {
     pub(super) fn read(name: &str, database: pg_sys::Oid) -> Option<Self> {
         session::transaction(|| {
             let row = catalog::mirror::read(name).filter(|row| row.enabled)?;
-            let options = guc::default_options()
+            let options = guc::defaults()
                 .merged(&row.options)
                 .unwrap_or_else(|problem| error!("could not read options of mirror \"{name}\": {problem}"));
-            let config = catalog::server::read(&row.server, row.owner)
+            let config = catalog::server::config(&row.server, row.owner)
                 .unwrap_or_else(|problem| error!("could not read server of mirror \"{name}\": {problem}"));
             let tables = catalog::table::list(name);
             Some(Self { name: name.to_owned(), database, row, options, tables, config })
         })
+    }
+
+    /// Whether server or user mapping say something else by now.
+    pub(super) fn config_has_changed(&self) -> bool {
+        let now = session::transaction(|| catalog::server::config(&self.row.server, self.row.owner));
+        !now.is_ok_and(|now| now == self.config)
     }
 
     /// The name of its replication slot.
@@ -85,7 +91,7 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
 }
 
 /// Puts a table into error, where the views show it. Inside a transaction.
-pub(super) fn fail_table(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
+pub(in crate::postgres) fn fail_table(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
     use catalog::event::{Event, Severity};
     catalog::table::write_state(mirror, relid, TableState::Error, Some(reason));
     let message = format!("table \"{source_name}\" has been put into error: {reason}");
@@ -104,7 +110,7 @@ pub(super) fn open_incarnation(mirror: &Mirror) -> LabelSequence {
 }
 
 /// Reserves another block when the present one is nearly used up. Not inside a transaction.
-pub(super) fn top_up(mirror: &str, labels: &mut LabelSequence) {
+pub(in crate::postgres) fn top_up(mirror: &str, labels: &mut LabelSequence) {
     if labels.remaining() < LABEL_BLOCK / 2 {
         let until = labels.reserved_until() + LABEL_BLOCK;
         // The table holds the first number that is *not* reserved.
@@ -146,9 +152,9 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: O
 }
 
 /// Whether the mirror is still meant to run; a worker that finds it is not ends at once.
-pub(super) fn leave_if_unwanted(mirror: &str) {
+pub(in crate::postgres) fn leave_if_unwanted(mirror: &str) {
     let wanted = shmem::find(mirror).is_some_and(|slot| slot.wanted == shmem::Wanted::Run);
-    if !wanted || !guc::is_enabled() {
+    if !wanted || !guc::enabled() {
         log!("dbmazz worker of mirror \"{mirror}\" will stop because the mirror was disabled");
         // SAFETY: ends the process in the server's own way; its callbacks give everything back.
         unsafe { pg_sys::proc_exit(0) }

@@ -12,7 +12,7 @@ use super::options::{
 };
 
 /// Where a StarRocks is and how to talk to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StarRocksConfig {
     /// `scheme://host:port` of frontends, tried in order; a backend may be among them. At least one.
     pub load_urls: Vec<String>,

@@ -54,9 +54,10 @@ pub(in crate::postgres) fn read(mirror: &str) -> Option<MirrorRow> {
     query::row(&sql, &[mirror.into()], from_row)
 }
 
-/// A mirror by name, locked against everyone else who wants to change it until the end of the transaction. Backends.
+/// A mirror by name, locked until the end of the transaction against everyone else who wants to change it, but not
+/// against the worker's rows that refer to it. Backends.
 pub(in crate::postgres) fn lock(mirror: &str) -> Option<MirrorRow> {
-    let sql = format!("SELECT {COLUMNS} FROM dbmazz.mirror WHERE mirror = $1 FOR UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM dbmazz.mirror WHERE mirror = $1 FOR NO KEY UPDATE");
     query::run_returning(&sql, &[mirror.into()], from_row)
 }
 
@@ -65,11 +66,11 @@ pub(in crate::postgres) fn enabled_mirrors() -> Vec<String> {
     query::rows("SELECT mirror FROM dbmazz.mirror WHERE enabled ORDER BY mirror", &[], |row| row.must(1))
 }
 
-/// Writes down a new mirror. Backends.
-pub(in crate::postgres) fn insert(new: &NewMirror<'_>) {
+/// Writes down a new mirror; says no when somebody else has just done so. Backends.
+pub(in crate::postgres) fn insert(new: &NewMirror<'_>) -> bool {
     query::run(
         "INSERT INTO dbmazz.mirror (mirror, server, owner, publication, copy_rows, options)
-         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb)",
+         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb) ON CONFLICT DO NOTHING",
         &[
             new.mirror.into(),
             new.server.into(),
@@ -78,7 +79,7 @@ pub(in crate::postgres) fn insert(new: &NewMirror<'_>) {
             new.copy_rows.into(),
             new.options.to_string().into(),
         ],
-    );
+    ) == 1
 }
 
 /// Removes a mirror and all that is known of it, except its events. Backends.

@@ -25,17 +25,25 @@ impl Row<'_> {
 
 /// All rows of a query, under a snapshot taken now.
 pub(super) fn rows<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
-    under_snapshot(|| {
-        Spi::connect(|client| {
-            let table = client.select(sql, None, arguments).unwrap_or_else(|error| raise(&error));
-            table.map(|tuple| read(&Row(tuple))).collect()
-        })
-    })
+    // SAFETY: called inside a transaction.
+    under_snapshot(unsafe { pg_sys::GetTransactionSnapshot() }, || select(sql, arguments, read))
 }
 
 /// The first row of a query.
 pub(super) fn row<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Option<T> {
     rows(sql, arguments, read).into_iter().next()
+}
+
+/// The first row of a query, as of now even where the transaction sees the past (REPEATABLE READ). A transaction that
+/// has written sees what its own snapshot shows.
+pub(super) fn latest_row<T>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(&Row<'_>) -> T,
+) -> Option<T> {
+    // SAFETY: called inside a transaction.
+    let snapshot = unsafe { pg_sys::GetLatestSnapshot() };
+    under_snapshot(snapshot, || select(sql, arguments, read)).into_iter().next()
 }
 
 /// Whether a query has a row.
@@ -60,11 +68,18 @@ pub(super) fn run_returning<T>(
     })
 }
 
+fn select<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
+    Spi::connect(|client| {
+        let table = client.select(sql, None, arguments).unwrap_or_else(|error| raise(&error));
+        table.map(|tuple| read(&Row(tuple))).collect()
+    })
+}
+
 /// A transaction that has not written yet reads under the snapshot that is active; in a long call that is an old
 /// one, in a worker there may be none.
-fn under_snapshot<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: called inside a transaction; the snapshot is popped below, or by the abort after an error.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+fn under_snapshot<T>(snapshot: pg_sys::Snapshot, body: impl FnOnce() -> T) -> T {
+    // SAFETY: the caller has just taken the snapshot; it is popped below, or by the abort after an error.
+    unsafe { pg_sys::PushActiveSnapshot(snapshot) };
     let result = body();
     // SAFETY: the snapshot on top is the one that was pushed: SPI leaves the stack as it found it.
     unsafe { pg_sys::PopActiveSnapshot() };

@@ -81,6 +81,15 @@ pub(in crate::postgres) struct NewTable {
     pub(in crate::postgres) filtered: bool,
 }
 
+/// How the tables of a mirror stand, as of now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::postgres) struct Standing {
+    /// Some table is in error.
+    pub(in crate::postgres) in_error: bool,
+    /// Every table is in step.
+    pub(in crate::postgres) all_ready: bool,
+}
+
 /// What has been done since the last time.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::postgres) struct Counters {
@@ -187,12 +196,14 @@ pub(in crate::postgres) fn add_counters(mirror: &str, relid: pg_sys::Oid, counte
     );
 }
 
-/// Names of the tables of a mirror that are in error. Backends.
-pub(in crate::postgres) fn in_error(mirror: &str) -> Vec<String> {
-    query::rows(
-        "SELECT source_name FROM dbmazz.mirror_table WHERE mirror = $1 AND state = 'e' ORDER BY source_name",
+/// How the tables of a mirror stand, as of now, whatever the transaction's snapshot (unless it has written); none when
+/// the mirror is gone. Any process.
+pub(in crate::postgres) fn standing(mirror: &str) -> Option<Standing> {
+    query::latest_row(
+        "SELECT coalesce(bool_or(t.state = 'e'), false), coalesce(bool_and(t.state = 'r'), true)
+         FROM dbmazz.mirror m LEFT JOIN dbmazz.mirror_table t USING (mirror) WHERE m.mirror = $1 GROUP BY m.mirror",
         &[mirror.into()],
-        |row| row.must(1),
+        |row| Standing { in_error: row.must(1), all_ready: row.must(2) },
     )
 }
 

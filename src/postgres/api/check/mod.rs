@@ -1,0 +1,159 @@
+//! Preflight: everything that must hold before a mirror can be started, looked at in one go.
+//!
+//! `dbmazz_start_mirror` creates nothing unless all of it holds, and reports every failure at once;
+//! `dbmazz_check_mirror` shows good and bad findings as rows. Checks run with the rights of the caller.
+//!
+//! * [`settings`]: the server's settings and room for one more mirror.
+//! * [`tables`]: which tables, and whether each can be mirrored.
+//! * [`target`]: whether StarRocks answers and lets us in.
+
+use std::collections::BTreeSet;
+
+use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::prelude::*;
+use pgrx::{JsonB, name};
+use serde_json::Value;
+
+use super::failure::Failure;
+use crate::options::Options;
+use crate::postgres::catalog::{server, table::NewTable};
+use crate::postgres::guc;
+
+mod settings;
+mod table;
+mod tables;
+mod target;
+
+/// What somebody wants mirrored.
+pub(super) struct Request<'a> {
+    /// Name of the mirror; none when only its feasibility is asked for.
+    pub(super) mirror: Option<&'a str>,
+    /// Name of the foreign server.
+    pub(super) server: &'a str,
+    /// The tables; none for those of the publication or the whole database.
+    pub(super) tables: Option<Vec<pg_sys::Oid>>,
+    /// The publication.
+    pub(super) publication: Option<&'a str>,
+    /// Options of the mirror.
+    pub(super) options: &'a Value,
+    /// Who asks.
+    pub(super) role: pg_sys::Oid,
+}
+
+/// One thing that was looked at.
+pub(super) struct Finding {
+    /// Its name, the same for all things of the kind.
+    pub(super) check: &'static str,
+    /// What was found, as a sentence, or what is wrong.
+    pub(super) outcome: Result<String, Failure>,
+}
+
+/// Everything that was looked at, and what it means for a mirror.
+#[derive(Default)]
+pub(super) struct Preflight {
+    /// In the order in which they are best mended.
+    pub(super) findings: Vec<Finding>,
+    /// The tables that can be mirrored.
+    pub(super) tables: Vec<NewTable>,
+    /// Tables that a mirror of the whole database leaves out, and why.
+    pub(super) left_out: Vec<Failure>,
+}
+
+impl Preflight {
+    /// Looks at everything, even when something has failed.
+    pub(super) fn run(request: &Request<'_>) -> Self {
+        let mut preflight = Self::default();
+        let options = guc::defaults().merged(request.options).map_err(Failure::from);
+        preflight.note("options", options.as_ref().map(|_| "The options are valid.".to_owned()).map_err(Clone::clone));
+        settings::check(request, &mut preflight);
+        let config = server::config(request.server, request.role).map_err(Failure::from);
+        let found = |_: &_| format!("Server \"{}\" and its user mapping are complete.", request.server);
+        preflight.note("server", config.as_ref().map(found).map_err(Clone::clone));
+        let database = config.as_ref().map_or_else(|_| server::current_database(), |config| config.database.clone());
+        let options = options.unwrap_or_else(|_| Options::default());
+        tables::check(request, &database, &options, &mut preflight);
+        if let Ok(config) = config {
+            target::check(config, &mut preflight);
+        }
+        preflight
+    }
+
+    fn note(&mut self, check: &'static str, outcome: Result<String, Failure>) {
+        self.findings.push(Finding { check, outcome });
+    }
+
+    /// Everything that is wrong, as one error: a single failure as it is, several as a list under the first one's
+    /// SQLSTATE.
+    pub(super) fn failure(&self, mirror: &str) -> Option<Failure> {
+        let failures: Vec<&Failure> =
+            self.findings.iter().filter_map(|finding| finding.outcome.as_ref().err()).collect();
+        let (first, others) = failures.split_first()?;
+        if others.is_empty() {
+            return Some((*first).clone());
+        }
+        let message = format!("cannot start mirror \"{mirror}\": {} checks failed", failures.len());
+        let list: Vec<String> = failures.iter().map(|failure| failure.summary()).collect();
+        let mut seen = BTreeSet::new();
+        let hints: Vec<&str> = failures
+            .iter()
+            .filter_map(|failure| failure.hint.as_deref())
+            .filter(|hint| seen.insert(*hint))
+            .collect();
+        Some(Failure::new(first.code, message).detail(list.join("\n")).hint(hints.join("\n")))
+    }
+}
+
+/// Looks at everything that must hold before a mirror can be started; one row for each thing. Creates nothing.
+///
+/// # Errors
+///
+/// `null_value_not_allowed` for a missing server or a NULL among the tables. What does not hold is no error but a row.
+#[pg_extern(sql = false)]
+fn dbmazz_check_mirror(
+    server: Option<&str>,
+    tables: Option<Vec<Option<pg_sys::Oid>>>,
+    publication: Option<&str>,
+    options: Option<JsonB>,
+) -> Result<
+    TableIterator<
+        'static,
+        (name!(check_name, String), name!(ok, bool), name!(detail, Option<String>), name!(hint, Option<String>)),
+    >,
+    ErrorReport,
+> {
+    let server = server.ok_or_else(|| Failure::null_argument("server"))?;
+    let options = options.map_or_else(|| Value::Object(serde_json::Map::new()), |options| options.0);
+    let tables = not_null(tables)?;
+    let role = current_role();
+    let request = Request { mirror: None, server, tables, publication, options: &options, role };
+    let preflight = Preflight::run(&request);
+    let left_out = preflight.left_out.into_iter().map(|failure| {
+        let detail = format!("left out: {}", failure.summary());
+        ("table".to_owned(), true, Some(detail), failure.hint)
+    });
+    let rows: Vec<_> = preflight
+        .findings
+        .into_iter()
+        .map(|finding| match finding.outcome {
+            Ok(detail) => (finding.check.to_owned(), true, Some(detail), None),
+            Err(failure) => (finding.check.to_owned(), false, Some(failure.summary()), failure.hint),
+        })
+        .chain(left_out)
+        .collect();
+    Ok(TableIterator::new(rows))
+}
+
+/// The elements of an array of tables, none of which may be NULL.
+pub(super) fn not_null(
+    tables: Option<Vec<Option<pg_sys::Oid>>>,
+) -> Result<Option<Vec<pg_sys::Oid>>, Failure> {
+    let Some(tables) = tables else { return Ok(None) };
+    let tables: Option<Vec<pg_sys::Oid>> = tables.into_iter().collect();
+    tables.map(Some).ok_or_else(|| Failure::null_argument("tables").detail("An element of the array is null."))
+}
+
+/// The role whose rights count.
+pub(super) fn current_role() -> pg_sys::Oid {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetUserId() }
+}

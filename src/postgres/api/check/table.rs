@@ -1,0 +1,197 @@
+//! Whether one table can be mirrored: its kind, the caller's rights, its key and columns.
+
+use pgrx::PgRelation;
+use pgrx::spi::quote_qualified_identifier;
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::options::Options;
+use crate::postgres::api::failure::Failure;
+use crate::postgres::catalog::relation::{self, Columns, Identity, RelationProblem};
+use crate::postgres::catalog::{as_extension, server, source};
+use crate::table::{TableSpec, TargetTable};
+
+/// A table that may become one of a mirror.
+pub(super) struct Candidate {
+    /// The table.
+    pub(super) relid: pg_sys::Oid,
+    /// Whether somebody asked for this very table, or for all.
+    pub(super) is_named: bool,
+    /// Whether pgoutput has to decode it.
+    pub(super) filtered: bool,
+    /// The column list of the publication.
+    pub(super) columns: Option<Vec<i16>>,
+}
+
+impl Candidate {
+    /// A table with all of its rows, columns and changes.
+    pub(super) const fn whole(relid: pg_sys::Oid) -> Self {
+        Self { relid, is_named: true, filtered: false, columns: None }
+    }
+}
+
+const WRONG_KIND: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE;
+const NOT_SUPPORTED: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
+
+/// Describes the table and its target, or says why it cannot be mirrored.
+pub(super) fn describe(
+    candidate: &Candidate,
+    database: &str,
+    options: &Options,
+    role: pg_sys::Oid,
+) -> Result<TableSpec, Failure> {
+    let opened = open(candidate.relid)?;
+    let relation = &opened.0;
+    let names = Names::of(relation);
+    kind(relation, &names, candidate)?;
+    rights(relation, &names, role)?;
+    let table = options.table_map.get(&names.plain).cloned().unwrap_or_else(|| relation.name().to_owned());
+    let target = TargetTable { database: database.to_owned(), table };
+    let columns = candidate.columns.as_deref().map_or(Columns::All, Columns::Listed);
+    // SAFETY: `opened` keeps the relation open until the end of this function.
+    let described = unsafe { relation::describe(relation.as_ptr(), target, options, columns) };
+    described.map_err(|problem| unfit(problem, candidate.relid, &names))
+}
+
+/// `schema.table` for messages and for commands.
+struct Names {
+    plain: String,
+    quoted: String,
+}
+
+impl Names {
+    fn of(relation: &PgRelation) -> Self {
+        let (schema, table) = (relation.namespace(), relation.name());
+        Self { plain: format!("{schema}.{table}"), quoted: quote_qualified_identifier(schema, table) }
+    }
+}
+
+const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+/// A relation of any kind, open under a lock until dropped.
+struct Opened(PgRelation);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The abort that follows closes it and gives the lock back.
+            return;
+        }
+        // SAFETY: it was opened under this lock and has not been closed since.
+        unsafe { pg_sys::relation_close(self.0.as_ptr(), LOCK) };
+    }
+}
+
+fn open(relid: pg_sys::Oid) -> Result<Opened, Failure> {
+    // SAFETY: answers null when there is no such relation; otherwise it is open under the lock, and closed by `Opened`.
+    unsafe {
+        let relation = pg_sys::try_relation_open(relid, LOCK);
+        if !relation.is_null() {
+            return Ok(Opened(PgRelation::from_pg(relation)));
+        }
+    }
+    let message = format!("relation with OID {} does not exist", relid.to_u32());
+    Err(Failure::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message).hint("Name tables that exist."))
+}
+
+/// Ordinary permanent tables of users only.
+fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(), Failure> {
+    // SAFETY: the relation is open.
+    let form = unsafe { &*relation.rd_rel };
+    let refuse = |code, kind: &str, hint: &str| {
+        Err(Failure::new(code, format!("cannot mirror {kind} \"{}\"", names.plain)).hint(hint))
+    };
+    let system = "System catalogs and tables of extensions are not mirrored; name a table of yours.";
+    if candidate.relid.to_u32() < pg_sys::FirstNormalObjectId {
+        return refuse(WRONG_KIND, "system catalog", system);
+    }
+    if relation.namespace() == "dbmazz" {
+        return refuse(WRONG_KIND, "table of the extension itself", system);
+    }
+    match form.relkind.cast_unsigned() {
+        pg_sys::RELKIND_RELATION => {}
+        pg_sys::RELKIND_PARTITIONED_TABLE => {
+            let hint = "Partitioned tables are not supported yet; name the partitions, each of which gets a target table of its own.";
+            return refuse(NOT_SUPPORTED, "partitioned table", hint);
+        }
+        pg_sys::RELKIND_VIEW => return refuse(WRONG_KIND, "view", "Name the tables that the view reads."),
+        pg_sys::RELKIND_MATVIEW => {
+            return refuse(WRONG_KIND, "materialized view", "Name the tables that the view reads.");
+        }
+        pg_sys::RELKIND_FOREIGN_TABLE => {
+            return refuse(WRONG_KIND, "foreign table", "Mirror the table on the server where it is.");
+        }
+        _ => return refuse(WRONG_KIND, "relation", "Only tables can be mirrored."),
+    }
+    if form.relispartition && !candidate.is_named {
+        return refuse(NOT_SUPPORTED, "partition", "Name the partition to mirror it into a table of its own.");
+    }
+    storage(form, names)
+}
+
+/// Changes of the table must be in the log, in a form that can be decoded.
+fn storage(form: &pg_sys::FormData_pg_class, names: &Names) -> Result<(), Failure> {
+    let plain = &names.plain;
+    match form.relpersistence.cast_unsigned() {
+        pg_sys::RELPERSISTENCE_UNLOGGED => {
+            return Err(Failure::new(WRONG_KIND, format!("cannot mirror unlogged table \"{plain}\""))
+                .detail("Its changes are not in the log.")
+                .hint(format!("ALTER TABLE {} SET LOGGED.", names.quoted)));
+        }
+        pg_sys::RELPERSISTENCE_TEMP => {
+            return Err(Failure::new(WRONG_KIND, format!("cannot mirror temporary table \"{plain}\""))
+                .detail("Its changes are not in the log, and only this session sees it.")
+                .hint("Name a permanent table."));
+        }
+        _ => {}
+    }
+    if form.relam == pg_sys::HEAP_TABLE_AM_OID {
+        return Ok(());
+    }
+    let message = format!("cannot mirror table \"{plain}\": its access method is not heap");
+    Err(Failure::new(NOT_SUPPORTED, message).hint("Leave the table out of the mirror."))
+}
+
+/// The workers read past permissions and row security, so both are looked at here, for the mirror's owner.
+fn rights(relation: &PgRelation, names: &Names, role: pg_sys::Oid) -> Result<(), Failure> {
+    let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
+    let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: look into the system caches, for a relation that is open; neither raises an error when it says no.
+    let (may_select, security) = unsafe {
+        let may_select = pg_sys::pg_class_aclcheck(relation.oid(), role, select) == pg_sys::AclResult::ACLCHECK_OK;
+        (may_select, pg_sys::check_enable_rls(relation.oid(), role, true))
+    };
+    let role_name = pgrx::spi::quote_identifier(server::role_name(role));
+    if !may_select {
+        return Err(Failure::new(code, format!("permission denied for table \"{}\"", names.plain))
+            .hint(format!("GRANT SELECT ON {} TO {role_name}.", names.quoted)));
+    }
+    if security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+        let message = format!("cannot mirror table \"{}\": row-level security hides rows of it", names.plain);
+        return Err(Failure::new(code, message)
+            .detail(format!("Its policies apply to role {role_name}, and a mirror has all rows."))
+            .hint(format!("Start the mirror as the owner of the table, or ALTER ROLE {role_name} BYPASSRLS.")));
+    }
+    Ok(())
+}
+
+fn unfit(problem: RelationProblem, relid: pg_sys::Oid, names: &Names) -> Failure {
+    let table = &names.plain;
+    if matches!(problem, RelationProblem::NoKey(Identity::Default | Identity::Full)) && as_extension(|| source::has_deferrable_key(relid))
+    {
+        let message = format!("cannot mirror table \"{table}\": its primary key is DEFERRABLE");
+        return Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .detail("A key that is checked at commit does not identify a row before.")
+            .hint(format!(
+                "Make a unique index on the same columns and ALTER TABLE {} REPLICA IDENTITY USING INDEX ….",
+                names.quoted
+            ));
+    }
+    let code = match &problem {
+        RelationProblem::NoKey(_) | RelationProblem::KeyNotPublished { .. } | RelationProblem::Gone => {
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
+        _ => NOT_SUPPORTED,
+    };
+    let hint = problem.hint(&names.quoted);
+    Failure::new(code, format!("cannot mirror table \"{table}\": {problem}")).hint(hint)
+}

@@ -1,0 +1,147 @@
+//! Which tables a mirror has: those that were named, those of a publication, or all of the database.
+
+use std::collections::BTreeMap;
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use super::table::{self, Candidate};
+use super::{Preflight, Request};
+use crate::options::Options;
+use crate::postgres::api::failure::Failure;
+use crate::postgres::catalog::publication::{self, Publication};
+use crate::postgres::catalog::table::{NewTable, with_target};
+use crate::postgres::catalog::{as_extension, source};
+use crate::table::TableSpec;
+
+const INVALID: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+
+/// Finds the tables and looks at each of them.
+pub(super) fn check(request: &Request<'_>, database: &str, options: &Options, preflight: &mut Preflight) {
+    let candidates = match candidates(request) {
+        Ok(candidates) => candidates,
+        Err(failure) => return preflight.note("tables", Err(failure)),
+    };
+    let takes_all = request.tables.is_none() && request.publication.is_none();
+    let mut specs = vec![];
+    for candidate in &candidates {
+        match table::describe(candidate, database, options, request.role) {
+            Ok(spec) => specs.push((spec, candidate.filtered)),
+            Err(failure) if takes_all => preflight.left_out.push(failure),
+            Err(failure) => preflight.note("table", Err(failure)),
+        }
+    }
+    if specs.is_empty() && candidates.len() == preflight.left_out.len() {
+        return preflight.note("tables", Err(no_tables(request)));
+    }
+    for failure in clashes(&specs, request.server) {
+        preflight.note("target table", Err(failure));
+    }
+    for failure in unused_entries(&specs, options) {
+        preflight.note("options", Err(failure));
+    }
+    for (spec, filtered) in specs {
+        preflight.note("table", Ok(summary(&spec)));
+        preflight.tables.push(NewTable {
+            relid: spec.relid.into(),
+            source_name: spec.source_name,
+            target: spec.target,
+            filtered,
+        });
+    }
+}
+
+fn candidates(request: &Request<'_>) -> Result<Vec<Candidate>, Failure> {
+    match (&request.tables, request.publication) {
+        (Some(_), Some(_)) => {
+            Err(Failure::new(INVALID, "arguments \"tables\" and \"publication\" cannot be given together")
+                .hint("Name the tables, or the publication that has them."))
+        }
+        (Some(tables), None) => Ok(distinct(tables).map(Candidate::whole).collect()),
+        (None, Some(name)) => as_extension(|| publication::read(name))
+            .map(|publication| published(&publication))
+            .ok_or_else(|| no_publication(name)),
+        (None, None) => Ok(as_extension(source::user_tables)
+            .into_iter()
+            .map(|relid| Candidate { is_named: false, ..Candidate::whole(relid) })
+            .collect()),
+    }
+}
+
+fn distinct(tables: &[pg_sys::Oid]) -> impl Iterator<Item = pg_sys::Oid> {
+    tables.iter().enumerate().filter(|(at, relid)| !tables.iter().take(*at).any(|other| other == *relid)).map(|(_, relid)| *relid)
+}
+
+fn published(publication: &Publication) -> Vec<Candidate> {
+    let candidate = |table: &publication::Published| Candidate {
+        relid: table.relid,
+        is_named: true,
+        filtered: publication.filters(table),
+        columns: table.columns.clone(),
+    };
+    publication.tables.iter().map(candidate).collect()
+}
+
+fn no_publication(name: &str) -> Failure {
+    let code = PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT;
+    let quoted = pgrx::spi::quote_identifier(name);
+    Failure::new(code, format!("publication \"{name}\" does not exist"))
+        .hint(format!("CREATE PUBLICATION {quoted} FOR TABLE …, or name the tables; a publication is not needed."))
+}
+
+fn no_tables(request: &Request<'_>) -> Failure {
+    let message = match (&request.tables, request.publication) {
+        (Some(_), _) => "no tables to mirror were named".to_owned(),
+        (None, Some(name)) => format!("publication \"{name}\" has no tables"),
+        (None, None) => "the database has no table that can be mirrored".to_owned(),
+    };
+    Failure::new(INVALID, message).hint("A mirror needs at least one table.")
+}
+
+/// Tables that would be mirrored into the same table, here or by another mirror of this database.
+fn clashes(specs: &[(TableSpec, bool)], server: &str) -> Vec<Failure> {
+    let mut by_target = BTreeMap::new();
+    let mut failures = vec![];
+    for (spec, _) in specs {
+        let source = spec.source_name.clone();
+        let other = by_target
+            .insert(spec.target.to_string(), source.clone())
+            .map(|other| format!("table \"{other}\""))
+            .or_else(|| {
+                as_extension(|| with_target(&spec.target, server))
+                    .map(|(mirror, other)| format!("table \"{other}\" of mirror \"{mirror}\""))
+            });
+        if let Some(other) = other {
+            let message = format!("table \"{source}\" and {other} have the same target \"{}\"", spec.target);
+            let map = format!("{{\"table_map\": {{\"{source}\": \"{}\"}}}}", source.replace('.', "_"));
+            failures.push(
+                Failure::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
+                    .hint(format!("Choose another name with the option table_map: '{map}'.")),
+            );
+        }
+    }
+    failures
+}
+
+/// Entries of the maps that say something about no table of the mirror: most likely a name is misspelled.
+fn unused_entries(specs: &[(TableSpec, bool)], options: &Options) -> Vec<Failure> {
+    let tables = options.table_map.keys().filter(|key| specs.iter().all(|(spec, _)| spec.source_name != **key));
+    let has_column = |key: &str| {
+        specs.iter().flat_map(|(spec, _)| spec.columns.iter().map(|column| (&spec.source_name, &column.source.name)))
+            .any(|(table, column)| key.strip_prefix(table.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(column))
+    };
+    let columns = options.column_map.keys().filter(|key| !has_column(key));
+    let tables = tables.map(|key| ("table_map", key, "schema.table"));
+    let columns = columns.map(|key| ("column_map", key, "schema.table.column"));
+    tables
+        .chain(columns)
+        .map(|(option, key, form)| {
+            Failure::new(INVALID, format!("option \"{option}\" names \"{key}\", which the mirror does not have"))
+                .hint(format!("Write the name as {form}, without quotes."))
+        })
+        .collect()
+}
+
+fn summary(spec: &TableSpec) -> String {
+    let key: Vec<&str> = spec.key().iter().map(|column| column.name.as_str()).collect();
+    format!("Table \"{}\" goes to \"{}\", key ({}).", spec.source_name, spec.target, key.join(", "))
+}

@@ -1,0 +1,155 @@
+//! `dbmazz_start_mirror`, `dbmazz_pause_mirror`, `dbmazz_resume_mirror`, `dbmazz_drop_mirror`.
+//!
+//! Each writes down what is wanted; the end of the transaction makes it known ([`pending`]), so a transaction that is
+//! rolled back leaves nothing.
+
+use pgrx::JsonB;
+use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::prelude::*;
+use serde_json::Value;
+
+use super::check::{Preflight, Request, current_role, not_null};
+use super::failure::Failure;
+use super::pending;
+use crate::postgres::catalog::event::{Event, Severity};
+use crate::postgres::catalog::mirror::{self, MirrorRow, NewMirror};
+use crate::postgres::catalog::{as_extension, source, table};
+use crate::postgres::shmem;
+
+/// Starts a mirror. Takes effect at commit: the worker creates the slot and the target tables.
+///
+/// # Errors
+///
+/// Whatever preflight finds, all of it in one error; nothing is created then.
+#[pg_extern(sql = false)]
+fn dbmazz_start_mirror(
+    mirror: Option<&str>,
+    server: Option<&str>,
+    tables: Option<Vec<Option<pg_sys::Oid>>>,
+    publication: Option<&str>,
+    snapshot: Option<bool>,
+    options: Option<JsonB>,
+) -> Result<(), ErrorReport> {
+    let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
+    let server = server.ok_or_else(|| Failure::null_argument("server"))?;
+    let copy_rows = snapshot.ok_or_else(|| Failure::null_argument("snapshot"))?;
+    let options = options.map_or_else(|| Value::Object(serde_json::Map::new()), |options| options.0);
+    let tables = not_null(tables)?;
+    let role = current_role();
+    let request = Request { mirror: Some(name), server, tables, publication, options: &options, role };
+    let preflight = Preflight::run(&request);
+    if let Some(failure) = preflight.failure(name) {
+        return Err(failure.into());
+    }
+    let new = NewMirror { mirror: name, server, owner: role, publication, copy_rows, options: &options };
+    as_extension(|| write(&new, &preflight))?;
+    for failure in &preflight.left_out {
+        notice!("{}", failure.message);
+    }
+    pending::touch(name, false);
+    Ok(())
+}
+
+fn write(new: &NewMirror<'_>, preflight: &Preflight) -> Result<(), Failure> {
+    if !mirror::insert(new) {
+        let code = PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT;
+        return Err(Failure::new(code, format!("mirror \"{}\" already exists", new.mirror))
+            .hint("Somebody else has just started it."));
+    }
+    for table in &preflight.tables {
+        table::insert(new.mirror, table);
+    }
+    let message = format!("mirror \"{}\" has been started", new.mirror);
+    let detail = match preflight.tables.len() {
+        1 => "It has one table.".to_owned(),
+        count => format!("It has {count} tables."),
+    };
+    Event { detail: Some(&detail), ..Event::of(new.mirror, Severity::Info, &message) }.record();
+    for failure in &preflight.left_out {
+        let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());
+        Event { detail, hint, ..Event::of(new.mirror, Severity::Warning, &failure.message) }.record();
+    }
+    Ok(())
+}
+
+/// Stops the workers of a mirror; its slot and its progress stay. Takes effect at commit.
+///
+/// # Errors
+///
+/// `undefined_object` if there is no such mirror, `insufficient_privilege` if the caller does not own it.
+#[pg_extern(sql = false)]
+fn dbmazz_pause_mirror(mirror: Option<&str>) -> Result<(), ErrorReport> {
+    let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
+    let row = owned(name)?.ok_or_else(|| Failure::no_such_mirror(name))?;
+    if !row.enabled {
+        notice!("mirror \"{name}\" is already paused");
+        return Ok(());
+    }
+    as_extension(|| {
+        mirror::pause(name);
+        Event::of(name, Severity::Info, &format!("mirror \"{name}\" has been paused")).record();
+    });
+    pending::touch(name, true);
+    Ok(())
+}
+
+/// Lets a mirror go on that was paused or stopped by an error. Takes effect at commit.
+///
+/// # Errors
+///
+/// As `dbmazz_pause_mirror`; `object_not_in_prerequisite_state` if there is no launcher.
+#[pg_extern(sql = false)]
+fn dbmazz_resume_mirror(mirror: Option<&str>) -> Result<(), ErrorReport> {
+    let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
+    let row = owned(name)?.ok_or_else(|| Failure::no_such_mirror(name))?;
+    if !shmem::is_available() {
+        return Err(Failure::not_preloaded().into());
+    }
+    if row.enabled && pending::find(name).is_some_and(|slot| slot.pid != 0) {
+        notice!("mirror \"{name}\" is already running");
+    }
+    as_extension(|| {
+        mirror::resume(name);
+        Event::of(name, Severity::Info, &format!("mirror \"{name}\" has been resumed")).record();
+    });
+    pending::touch(name, row.enabled);
+    Ok(())
+}
+
+/// Removes a mirror: its worker, its slot, and all that is known of it but its events. Target tables stay.
+///
+/// Rows go now; worker and slot go just before the commit, which fails if the worker does not stop.
+///
+/// # Errors
+///
+/// As `dbmazz_pause_mirror`; no error for a missing mirror with `if_exists`.
+#[pg_extern(sql = false)]
+fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(), ErrorReport> {
+    let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
+    let Some(row) = owned(name)? else {
+        if if_exists == Some(true) {
+            notice!("mirror \"{name}\" does not exist, skipping");
+            return Ok(());
+        }
+        return Err(Failure::no_such_mirror(name).into());
+    };
+    let message = format!("mirror \"{name}\" has been dropped");
+    let detail = format!("Its slot was \"{}\".  The target tables stay.", source::slot_name(name));
+    as_extension(|| {
+        mirror::delete(name);
+        Event { detail: Some(&detail), ..Event::of(name, Severity::Info, &message) }.record();
+    });
+    pending::touch(name, row.enabled);
+    Ok(())
+}
+
+/// A mirror, locked for the rest of the transaction, that the caller may do with as he likes.
+fn owned(name: &str) -> Result<Option<MirrorRow>, Failure> {
+    let Some(row) = as_extension(|| mirror::lock(name)) else { return Ok(None) };
+    // SAFETY: looks into the system caches. A superuser has the privileges of every role.
+    if unsafe { pg_sys::has_privs_of_role(current_role(), row.owner) } {
+        return Ok(Some(row));
+    }
+    let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
+    Err(Failure::new(code, format!("must be owner of mirror \"{name}\"")))
+}

@@ -23,7 +23,8 @@ pub(super) type Headers = [(HeaderName, HeaderValue)];
 /// The connections of one sink.
 pub(super) struct Http {
     agent: Agent,
-    load_timeout: Duration,
+    /// Longest wait for the answer to a load: what the server may take, and some more.
+    answer_timeout: Duration,
 }
 
 impl Http {
@@ -42,7 +43,12 @@ impl Http {
             .timeout_recv_response(Some(SMALL_TIMEOUT))
             .timeout_recv_body(Some(SMALL_TIMEOUT))
             .build();
-        Ok(Self { agent: agent_config.new_agent(), load_timeout: config.load_timeout })
+        Ok(Self { agent: agent_config.new_agent(), answer_timeout: config.load_timeout + SMALL_TIMEOUT })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_answer_timeout(self, answer_timeout: Duration) -> Self {
+        Self { answer_timeout, ..self }
     }
 
     /// A handle whose `shutdown` ends the requests in flight.
@@ -65,8 +71,7 @@ impl Http {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer_timeout = self.load_timeout + SMALL_TIMEOUT;
-        let request = request.config().timeout_recv_response(Some(answer_timeout)).build();
+        let request = request.config().timeout_recv_response(Some(self.answer_timeout)).build();
         Answer::read(request.send(body))
     }
 

@@ -24,7 +24,9 @@ pub(crate) struct Packer {
 
 impl Packer {
     pub(crate) fn new() -> Self {
-        let info = FrameInfo::new().block_size(BlockSize::Max256KB).block_mode(BlockMode::Independent);
+        // Measured on rows of four columns: 64 kB blocks are 16 % slower than 1 MB ones, 4 MB ones 1 % faster and take
+        // four times the memory; the ratio is the same, also with linked blocks, which are slower.
+        let info = FrameInfo::new().block_size(BlockSize::Max1MB).block_mode(BlockMode::Independent);
         Self { encoder: FrameEncoder::with_frame_info(info, Vec::new()) }
     }
 

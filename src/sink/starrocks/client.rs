@@ -132,8 +132,8 @@ impl StarRocksSink {
 
     fn refused(&self, answer: LoadAnswer, refusal: Refusal) -> LoadError {
         let url = answer.error_url.as_deref().and_then(|url| self.endpoints.reachable(url));
-        let log = url.and_then(|url| self.http.get(&url.text(), &[]).ok());
-        let error_log = log.filter(|log| log.status == 200).map(|log| first_lines(&log.body));
+        let log = url.and_then(|url| self.http.get_start(&url.text(), ERROR_LOG_BYTES));
+        let error_log = log.map(|log| first_lines(&log));
         LoadError::Refused { refusal, status: answer.status, message: answer.message, error_log }
     }
 
@@ -181,7 +181,8 @@ impl StarRocksSink {
             }
             Verdict::Uncompressed => Err(self.refused(answer, Refusal::Table)),
             Verdict::Refused(refusal) => Err(self.refused(answer, refusal)),
-            Verdict::Riddle if retries.is_out_of_patience() => Err(self.refused(answer, Refusal::Rows)),
+            // Nothing points at a row, and each smaller load would cost the same patience again.
+            Verdict::Riddle if retries.is_out_of_patience() => Err(self.refused(answer, Refusal::Table)),
             Verdict::Riddle => retries.trouble(&answer.message).map(|()| None),
         }
     }
@@ -353,6 +354,7 @@ fn first_lines(log: &[u8]) -> String {
     lines
 }
 
+const ERROR_LOG_BYTES: u64 = 64 * 1024;
 const ERROR_LOG_LINES: usize = 10;
 const ERROR_LOG_LINE_CHARS: usize = 500;
 

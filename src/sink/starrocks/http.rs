@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,6 +81,16 @@ impl Http {
             request = request.header(name, value);
         }
         Answer::read(request.call())
+    }
+
+    /// The beginning of a document that may be long.
+    pub(super) fn get_start(&self, url: &str, most_bytes: u64) -> Option<Vec<u8>> {
+        let response = self.agent.get(url).call().ok()?;
+        let is_good = response.status() == 200;
+        let mut start = Vec::new();
+        // What breaks off is still worth showing.
+        let _ = response.into_body().into_reader().take(most_bytes).read_to_end(&mut start);
+        (is_good && !start.is_empty()).then_some(start)
     }
 
     pub(super) fn post_empty(&self, url: &str, headers: &Headers) -> Result<Answer, Failure> {
@@ -202,3 +212,22 @@ const SMALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers have a few hundred bytes.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::starrocks::testing::config;
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_an_error_at_the_start() {
+        let path = std::env::temp_dir().join(format!("dbmazz_ca_{}", std::process::id()));
+        let mut config = config(&["https://127.0.0.1:1"]);
+        config.ca_file = Some(path.clone());
+        let missing = Http::new(&config).err().unwrap().to_string();
+        assert!(missing.contains("No such file"), "{missing}");
+        fs::write(&path, "no certificate").unwrap();
+        let empty = Http::new(&config).err().unwrap().to_string();
+        fs::remove_file(&path).unwrap();
+        assert!(empty.ends_with("no certificate in it"), "{empty}");
+    }
+}

@@ -112,6 +112,16 @@ fn filtered_rows_are_refused_with_the_servers_log() {
 }
 
 #[test]
+fn only_the_beginning_of_a_long_log_is_fetched() {
+    let log = "x".repeat(3 << 20);
+    let backend = Server::backend([]).knowing([Reply::http("200 OK", "", &log)]);
+    let reply = golden("be_filtered_rows.http", &backend);
+    let (result, _) = outcome(&backend.answering([reply]), []);
+    let Err(LoadError::Refused { error_log: Some(error_log), .. }) = result else { panic!("{result:?}") };
+    assert_eq!(error_log.len(), ERROR_LOG_LINE_CHARS);
+}
+
+#[test]
 fn refusals_of_the_transcripts_are_final() {
     let cases = [
         ("be_unknown_table.http", Refusal::Table),

@@ -1,6 +1,8 @@
 //! What the tests of this room share: a server that speaks raw sockets and does exactly what the test says, and the
 //! golden transcripts.
 
+mod sql_server;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::config::{Secret, StarRocksConfig, TlsVerify};
+pub(super) use sql_server::{SqlReply, SqlServer};
+
 use crate::sink::retry::Steps;
 use crate::sink::{Label, Load, LoadShape, Pace, Watch};
 use crate::table::TargetTable;
@@ -346,7 +350,12 @@ impl Watch for Worker {
     }
 
     fn retrying(&self, reason: &str) {
-        self.state.lock().unwrap().reasons.push(reason.to_owned());
+        let count = {
+            let mut state = self.state.lock().unwrap();
+            state.reasons.push(reason.to_owned());
+            state.reasons.len()
+        };
+        assert!(count < 1000, "retried for ever: {reason}");
         self.told.notify_all();
     }
 }

@@ -23,11 +23,12 @@ use super::exchange::{Attempt, Endpoints, Request, Role};
 use super::http::{Http, TlsError};
 use super::label_state::{self, LabelState, Untold};
 use super::login::{authorization, load_headers};
+use super::retries::Retries;
 use super::sql::SqlSession;
 use super::url::load_path;
 use super::verdict::{Verdict, judge};
 use crate::sink::pack::Packer;
-use crate::sink::retry::{Backoff, Stopped};
+use crate::sink::retry::Backoff;
 use crate::sink::{
     Compression, Interrupter, Label, LabelFate, Load, LoadError, Loaded, Pace, Refusal, Sink, StatementError,
     TableMatch, Watch,
@@ -195,7 +196,7 @@ impl StarRocksSink {
     ) -> Result<Option<()>, LoadError> {
         let landed = self.landed(load, known, retries.watch)?;
         if landed.is_none() {
-            retries.trouble.wait(retries.watch)?;
+            retries.wait()?;
         }
         Ok(landed)
     }
@@ -231,8 +232,7 @@ impl StarRocksSink {
 impl Sink for StarRocksSink {
     fn load(&mut self, load: &Load, watch: &dyn Watch) -> Result<Loaded, LoadError> {
         let start = Instant::now();
-        let pace = self.pace.clone();
-        let mut retries = Retries::new(&pace, watch);
+        let mut retries = Retries::new(&self.pace, watch);
         loop {
             if watch.stopped() {
                 return Err(LoadError::Stopped);
@@ -274,55 +274,6 @@ enum Known {
     Committed,
     /// Nothing.
     Nothing,
-}
-
-/// The waits of one call, and what it remembers from attempt to attempt.
-struct Retries<'a> {
-    watch: &'a dyn Watch,
-    trouble: Backoff,
-    credentials: Backoff,
-    /// When an answer that nobody knows counts as a refusal; set by the first one.
-    patience_ends: Option<Instant>,
-    pace: Pace,
-    /// Whether a backend may know the label from an earlier attempt of this call.
-    label_is_ours: bool,
-}
-
-impl<'a> Retries<'a> {
-    fn new(pace: &Pace, watch: &'a dyn Watch) -> Self {
-        let trouble = Backoff::new(pace.trouble);
-        let credentials = Backoff::new(pace.credentials);
-        Self { watch, trouble, credentials, patience_ends: None, pace: pace.clone(), label_is_ours: false }
-    }
-
-    fn trouble(&mut self, reason: &str) -> Result<(), LoadError> {
-        self.watch.retrying(reason);
-        Ok(self.trouble.wait(self.watch)?)
-    }
-
-    fn credentials(&mut self, reason: &str) -> Result<(), LoadError> {
-        self.watch.retrying(reason);
-        Ok(self.credentials.wait(self.watch)?)
-    }
-
-    fn untold(&mut self, untold: Untold) -> Result<(), LoadError> {
-        match untold {
-            Untold::NoFrontend => Err(LoadError::NoFrontend),
-            Untold::Credentials(reason) => self.credentials(&reason),
-            Untold::Trouble(reason) => self.trouble(&reason),
-        }
-    }
-
-    fn is_out_of_patience(&mut self) -> bool {
-        let now = Instant::now();
-        now >= *self.patience_ends.get_or_insert(now + self.pace.riddle_patience)
-    }
-}
-
-impl From<Stopped> for LoadError {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
 }
 
 /// An answer without a count is no proof that all rows arrived.

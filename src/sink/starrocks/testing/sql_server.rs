@@ -71,11 +71,11 @@ const DONE: [u8; 7] = [0, 0, 0, 2, 0, 0, 0];
 const END_OF_ROWS: [u8; 5] = [0xFE, 0, 0, 2, 0];
 
 fn greeting() -> Vec<u8> {
-    let mut packet = b"\x0a8.0.33\0\x01\0\0\012345678\0".to_vec();
+    let mut packet = b"\x0a8.0.33\0\x01\0\0\x00abcdefgh\0".to_vec();
     // Protocol 4.1, transactions, secure connection, plug-in authentication; utf8mb4; autocommit.
     packet.extend([0x01, 0xA2, 45, 2, 0, 0x08, 0, 21]);
     packet.extend([0; 10]);
-    packet.extend(b"123456789012\0mysql_native_password\0");
+    packet.extend(b"abcdefghijkl\0mysql_native_password\0");
     packet
 }
 

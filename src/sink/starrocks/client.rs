@@ -23,11 +23,12 @@ use super::exchange::{Attempt, Endpoints, Request, Role};
 use super::http::{Http, TlsError};
 use super::label_state::{self, LabelState, Untold};
 use super::login::{authorization, load_headers};
+use super::retries::Retries;
 use super::sql::SqlSession;
 use super::url::load_path;
 use super::verdict::{Verdict, judge};
 use crate::sink::pack::Packer;
-use crate::sink::retry::{Backoff, Stopped};
+use crate::sink::retry::Backoff;
 use crate::sink::{
     Compression, Interrupter, Label, LabelFate, Load, LoadError, Loaded, Pace, Refusal, Sink, StatementError,
     TableMatch, Watch,
@@ -132,8 +133,8 @@ impl StarRocksSink {
 
     fn refused(&self, answer: LoadAnswer, refusal: Refusal) -> LoadError {
         let url = answer.error_url.as_deref().and_then(|url| self.endpoints.reachable(url));
-        let log = url.and_then(|url| self.http.get(&url.text(), &[]).ok());
-        let error_log = log.filter(|log| log.status == 200).map(|log| first_lines(&log.body));
+        let log = url.and_then(|url| self.http.get_start(&url.text(), ERROR_LOG_BYTES));
+        let error_log = log.map(|log| first_lines(&log));
         LoadError::Refused { refusal, status: answer.status, message: answer.message, error_log }
     }
 
@@ -181,7 +182,8 @@ impl StarRocksSink {
             }
             Verdict::Uncompressed => Err(self.refused(answer, Refusal::Table)),
             Verdict::Refused(refusal) => Err(self.refused(answer, refusal)),
-            Verdict::Riddle if retries.is_out_of_patience() => Err(self.refused(answer, Refusal::Rows)),
+            // Nothing points at a row, and each smaller load would cost the same patience again.
+            Verdict::Riddle if retries.is_out_of_patience() => Err(self.refused(answer, Refusal::Table)),
             Verdict::Riddle => retries.trouble(&answer.message).map(|()| None),
         }
     }
@@ -194,7 +196,7 @@ impl StarRocksSink {
     ) -> Result<Option<()>, LoadError> {
         let landed = self.landed(load, known, retries.watch)?;
         if landed.is_none() {
-            retries.trouble.wait(retries.watch)?;
+            retries.wait()?;
         }
         Ok(landed)
     }
@@ -230,8 +232,7 @@ impl StarRocksSink {
 impl Sink for StarRocksSink {
     fn load(&mut self, load: &Load, watch: &dyn Watch) -> Result<Loaded, LoadError> {
         let start = Instant::now();
-        let pace = self.pace.clone();
-        let mut retries = Retries::new(&pace, watch);
+        let mut retries = Retries::new(&self.pace, watch);
         loop {
             if watch.stopped() {
                 return Err(LoadError::Stopped);
@@ -275,55 +276,6 @@ enum Known {
     Nothing,
 }
 
-/// The waits of one call, and what it remembers from attempt to attempt.
-struct Retries<'a> {
-    watch: &'a dyn Watch,
-    trouble: Backoff,
-    credentials: Backoff,
-    /// When an answer that nobody knows counts as a refusal; set by the first one.
-    patience_ends: Option<Instant>,
-    pace: Pace,
-    /// Whether a backend may know the label from an earlier attempt of this call.
-    label_is_ours: bool,
-}
-
-impl<'a> Retries<'a> {
-    fn new(pace: &Pace, watch: &'a dyn Watch) -> Self {
-        let trouble = Backoff::new(pace.trouble);
-        let credentials = Backoff::new(pace.credentials);
-        Self { watch, trouble, credentials, patience_ends: None, pace: pace.clone(), label_is_ours: false }
-    }
-
-    fn trouble(&mut self, reason: &str) -> Result<(), LoadError> {
-        self.watch.retrying(reason);
-        Ok(self.trouble.wait(self.watch)?)
-    }
-
-    fn credentials(&mut self, reason: &str) -> Result<(), LoadError> {
-        self.watch.retrying(reason);
-        Ok(self.credentials.wait(self.watch)?)
-    }
-
-    fn untold(&mut self, untold: Untold) -> Result<(), LoadError> {
-        match untold {
-            Untold::NoFrontend => Err(LoadError::NoFrontend),
-            Untold::Credentials(reason) => self.credentials(&reason),
-            Untold::Trouble(reason) => self.trouble(&reason),
-        }
-    }
-
-    fn is_out_of_patience(&mut self) -> bool {
-        let now = Instant::now();
-        now >= *self.patience_ends.get_or_insert(now + self.pace.riddle_patience)
-    }
-}
-
-impl From<Stopped> for LoadError {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
 /// An answer without a count is no proof that all rows arrived.
 fn check_count(load: &Load, answer: &LoadAnswer) -> Result<(), LoadError> {
     let loaded = answer.loaded_rows.unwrap_or(0);
@@ -353,6 +305,7 @@ fn first_lines(log: &[u8]) -> String {
     lines
 }
 
+const ERROR_LOG_BYTES: u64 = 64 * 1024;
 const ERROR_LOG_LINES: usize = 10;
 const ERROR_LOG_LINE_CHARS: usize = 500;
 

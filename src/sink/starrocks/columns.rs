@@ -121,3 +121,58 @@ impl std::error::Error for ShapeError {}
 
 /// A frontend takes 32768 bytes of headers; the others need less than 2 kB.
 const MAX_COLUMNS_BYTES: usize = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{SourceColumn, TargetTable};
+
+    fn spec(columns: &[(&str, Kind)]) -> TableSpec {
+        let columns = columns.iter().map(|(name, kind)| {
+            let source = SourceColumn { attnum: 1, name: (*name).to_owned(), type_oid: 25, typmod: -1 };
+            Column { source, name: (*name).to_owned(), kind: *kind, target_type: "INT".to_owned() }
+        });
+        let target = TargetTable { database: "d".to_owned(), table: "t".to_owned() };
+        TableSpec { relid: 1, source_name: "s.t".to_owned(), target, columns: columns.collect(), key_len: 1 }
+    }
+
+    #[test]
+    fn header_names_the_columns_and_the_operation() {
+        let spec = spec(&[("id", Kind::Int), ("a,`b", Kind::Text), ("größe", Kind::Int)]);
+        let shape = load_shape(&spec, 0..3).unwrap();
+        assert_eq!(shape.columns, "`id`,`a,``b`,`größe`,`__op`");
+        assert!(!shape.partial);
+    }
+
+    #[test]
+    fn load_without_some_columns_is_partial() {
+        let shape =
+            load_shape(&spec(&[("id", Kind::Int), ("a", Kind::Text), ("b", Kind::Text)]), [0, 2]).unwrap();
+        assert_eq!(shape.columns, "`id`,`b`,`__op`");
+        assert!(shape.partial);
+    }
+
+    #[test]
+    fn bytes_travel_under_a_key_that_no_column_has() {
+        let spec = spec(&[("id", Kind::Int), ("data", Kind::Bytes), ("DBMAZZ_hex_1", Kind::Text)]);
+        assert_eq!(field_name(&spec, 1), "dbmazz_hex_1_");
+        assert_eq!(field_name(&spec, 2), "DBMAZZ_hex_1");
+        let shape = load_shape(&spec, 0..3).unwrap();
+        assert_eq!(
+            shape.columns,
+            "`id`,`dbmazz_hex_1_`,`data`=to_binary(`dbmazz_hex_1_`,'hex'),`DBMAZZ_hex_1`,`__op`"
+        );
+    }
+
+    #[test]
+    fn shape_that_no_request_can_carry_is_an_error() {
+        let plain = spec(&[("id", Kind::Int), ("a", Kind::Text)]);
+        assert_eq!(load_shape(&plain, [1]), Err(ShapeError::IncompleteKey));
+        assert_eq!(load_shape(&plain, [0, 2]), Err(ShapeError::NoSuchColumn { index: 2 }));
+        let broken = spec(&[("id", Kind::Int), ("a\nb: c", Kind::Text)]);
+        assert!(matches!(load_shape(&broken, 0..2), Err(ShapeError::Name { .. })));
+        let names: Vec<String> = (0..1600).map(|number| format!("a_rather_long_name_{number}")).collect();
+        let wide: Vec<_> = names.iter().map(|name| (name.as_str(), Kind::Int)).collect();
+        assert!(matches!(load_shape(&spec(&wide), 0..1600), Err(ShapeError::TooLong { .. })));
+    }
+}

@@ -140,3 +140,77 @@ fn host_of(urls: &[String]) -> String {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn read(server: &[(&str, &str)], mapping: &[(&str, &str)]) -> Result<StarRocksConfig, OptionError> {
+        StarRocksConfig::from_options(&options(server), &options(mapping))
+    }
+
+    const LEAST: [(&str, &str); 2] = [("load_url", "http://fe1:8030"), ("database", "shop")];
+
+    #[test]
+    fn least_options_are_filled_with_defaults() {
+        let config = read(&LEAST, &[("user", "root")]).unwrap();
+        assert_eq!((config.sql_host.as_str(), config.sql_port), ("fe1", 9030));
+        assert_eq!(config.password, Secret::Password(String::new()));
+        assert_eq!(
+            (config.connect_timeout, config.load_timeout),
+            (Duration::from_secs(5), Duration::from_secs(600))
+        );
+        assert_eq!((config.tls_verify, config.replication_num), (TlsVerify::On, None));
+    }
+
+    #[test]
+    fn every_option_is_understood() {
+        let server = [
+            ("load_url", "http://fe1:8030/, https://[::1]:8030"),
+            ("sql_host", "10.0.0.1"),
+            ("sql_port", "9031"),
+            ("database", "shop"),
+            ("backend_host", "be.example"),
+            ("ca_file", "/etc/ca.pem"),
+            ("tls_verify", "off"),
+            ("connect_timeout_ms", "250"),
+            ("load_timeout_s", "7"),
+            ("replication_num", "3"),
+        ];
+        let config = read(&server, &[("user", "u"), ("password_file", "/etc/secret")]).unwrap();
+        assert_eq!(config.load_urls, ["http://fe1:8030", "https://[::1]:8030"]);
+        assert_eq!((config.sql_host.as_str(), config.sql_port), ("10.0.0.1", 9031));
+        assert_eq!(config.backend_host.as_deref(), Some("be.example"));
+        assert_eq!(config.ca_file, Some(PathBuf::from("/etc/ca.pem")));
+        assert_eq!((config.tls_verify, config.replication_num), (TlsVerify::Off, Some(3)));
+        assert_eq!(
+            (config.connect_timeout, config.load_timeout),
+            (Duration::from_millis(250), Duration::from_secs(7))
+        );
+        assert_eq!(config.password, Secret::File(PathBuf::from("/etc/secret")));
+    }
+
+    #[test]
+    fn option_that_is_missing_is_named() {
+        assert_eq!(
+            read(&LEAST[..1], &[("user", "u")]).unwrap_err(),
+            OptionError::Missing { name: "database" }
+        );
+        assert_eq!(
+            read(&LEAST[1..], &[("user", "u")]).unwrap_err(),
+            OptionError::Missing { name: "load_url" }
+        );
+        assert_eq!(read(&LEAST, &[]).unwrap_err(), OptionError::Missing { name: "user" });
+    }
+
+    #[test]
+    fn password_is_never_shown() {
+        let config = read(&LEAST, &[("user", "root"), ("password", "hunter2")]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert_eq!(config.password.reveal().unwrap(), "hunter2");
+    }
+}

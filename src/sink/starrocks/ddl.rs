@@ -305,7 +305,8 @@ mod tests {
 
     #[test]
     fn each_difference_is_named() {
-        let cases: [(fn(&mut Vec<TargetColumn>), &str); 7] = [
+        type Change = fn(&mut Vec<TargetColumn>);
+        let cases: [(Change, &str); 7] = [
             (|columns| columns[0].key = false, "its key is ()"),
             (|columns| columns[1].key = true, "its key is (id, note)"),
             (|columns| drop(columns.remove(1)), "no column \"note\""),

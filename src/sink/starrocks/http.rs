@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub(super) type Headers = [(HeaderName, HeaderValue)];
 /// The connections of one sink.
 pub(super) struct Http {
     agent: Agent,
-    load_timeout: Duration,
+    /// Longest wait for the answer to a load: what the server may take, and some more.
+    answer_timeout: Duration,
 }
 
 impl Http {
@@ -42,7 +43,12 @@ impl Http {
             .timeout_recv_response(Some(SMALL_TIMEOUT))
             .timeout_recv_body(Some(SMALL_TIMEOUT))
             .build();
-        Ok(Self { agent: agent_config.new_agent(), load_timeout: config.load_timeout })
+        Ok(Self { agent: agent_config.new_agent(), answer_timeout: config.load_timeout + SMALL_TIMEOUT })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_answer_timeout(self, answer_timeout: Duration) -> Self {
+        Self { answer_timeout, ..self }
     }
 
     /// A handle whose `shutdown` ends the requests in flight.
@@ -65,8 +71,7 @@ impl Http {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer_timeout = self.load_timeout + SMALL_TIMEOUT;
-        let request = request.config().timeout_recv_response(Some(answer_timeout)).build();
+        let request = request.config().timeout_recv_response(Some(self.answer_timeout)).build();
         Answer::read(request.send(body))
     }
 
@@ -76,6 +81,16 @@ impl Http {
             request = request.header(name, value);
         }
         Answer::read(request.call())
+    }
+
+    /// The beginning of a document that may be long.
+    pub(super) fn get_start(&self, url: &str, most_bytes: u64) -> Option<Vec<u8>> {
+        let response = self.agent.get(url).call().ok()?;
+        let is_good = response.status() == 200;
+        let mut start = Vec::new();
+        // What breaks off is still worth showing.
+        let _ = response.into_body().into_reader().take(most_bytes).read_to_end(&mut start);
+        (is_good && !start.is_empty()).then_some(start)
     }
 
     pub(super) fn post_empty(&self, url: &str, headers: &Headers) -> Result<Answer, Failure> {
@@ -197,3 +212,22 @@ const SMALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers have a few hundred bytes.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::starrocks::testing::config;
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_an_error_at_the_start() {
+        let path = std::env::temp_dir().join(format!("dbmazz_ca_{}", std::process::id()));
+        let mut config = config(&["https://127.0.0.1:1"]);
+        config.ca_file = Some(path.clone());
+        let missing = Http::new(&config).err().unwrap().to_string();
+        assert!(missing.contains("No such file"), "{missing}");
+        fs::write(&path, "no certificate").unwrap();
+        let empty = Http::new(&config).err().unwrap().to_string();
+        fs::remove_file(&path).unwrap();
+        assert!(empty.ends_with("no certificate in it"), "{empty}");
+    }
+}

@@ -14,6 +14,7 @@ mod http;
 mod label_state;
 mod login;
 mod options;
+mod retries;
 mod sql;
 mod types;
 mod url;

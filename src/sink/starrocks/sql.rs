@@ -129,3 +129,6 @@ fn login_error(error: Error, endpoint: String) -> StatementError {
 
 /// Creating a table waits for every backend.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Statements against a server of the MySQL protocol that answers as the test says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::super::testing::{SqlReply, SqlServer, Worker, config, fast};
+use super::*;
+use crate::sink::starrocks::{StarRocksSink, check, ddl};
+use crate::sink::{Sink, TableMatch};
+use crate::table::{Column, Kind, SourceColumn, TableSpec, TargetTable};
+
+fn reaching(server: &SqlServer) -> StarRocksConfig {
+    StarRocksConfig { sql_port: server.port, ..config(&["http://127.0.0.1:9"]) }
+}
+
+fn sink(server: &SqlServer) -> StarRocksSink {
+    StarRocksSink::with_pace(Arc::new(reaching(server)), fast()).unwrap()
+}
+
+fn spec() -> TableSpec {
+    let column = |name: &str, target_type: &str| {
+        let source = SourceColumn { attnum: 1, name: name.to_owned(), type_oid: 20, typmod: -1 };
+        Column { source, name: name.to_owned(), kind: Kind::Int, target_type: target_type.to_owned() }
+    };
+    TableSpec {
+        relid: 1,
+        source_name: "public.orders".to_owned(),
+        target: TargetTable { database: "shop".to_owned(), table: "orders".to_owned() },
+        columns: vec![column("id", "BIGINT"), column("n", "INT")],
+        key_len: 1,
+    }
+}
+
+/// A server that has the table, as `SHOW CREATE TABLE` tells it.
+fn with_table(create: &'static str, type_of_n: &'static str) -> SqlServer {
+    SqlServer::start(move |statement| {
+        let described = |rows| SqlReply::Rows(&["Field", "Type", "Null", "Key", "Default", "Extra"], rows);
+        match statement.split_whitespace().next().unwrap() {
+            "SELECT" => SqlReply::Rows(&["table_name"], vec![vec![Some("orders")]]),
+            "DESC" => described(vec![
+                vec![Some("id"), Some("bigint(20)"), Some("NO"), Some("true"), None, Some("")],
+                vec![Some("n"), Some(type_of_n), Some("YES"), Some("false"), None, Some("")],
+            ]),
+            "SHOW" => SqlReply::Rows(&["Table", "Create Table"], vec![vec![Some("orders"), Some(create)]]),
+            _ => SqlReply::Done,
+        }
+    })
+}
+
+const PRIMARY: &str = "CREATE TABLE `orders` (\n  `id` bigint(20) NOT NULL,\n  `n` int(11) NULL\n) ENGINE=OLAP \n\
+                       PRIMARY KEY(`id`)\nDISTRIBUTED BY HASH(`id`)";
+
+#[test]
+fn missing_table_is_created_with_its_database() {
+    let server = SqlServer::start(|statement| {
+        let is_question = statement.starts_with("SELECT");
+        if is_question { SqlReply::Rows(&["table_name"], vec![]) } else { SqlReply::Done }
+    });
+    let created = sink(&server).prepare(&spec(), &Worker::default());
+    assert_eq!(created, Ok(TableMatch::Created));
+    let statements = server.statements();
+    assert_eq!(statements[0], "CREATE DATABASE IF NOT EXISTS `shop`");
+    assert_eq!(statements[2], ddl::create_table_statement(&spec(), Some(1), ddl::Evolution::Fast));
+    assert_eq!(statements.len(), 3);
+}
+
+#[test]
+fn server_that_does_not_know_a_property_is_asked_without_it() {
+    let server = SqlServer::start(|statement| match statement {
+        _ if statement.starts_with("SELECT") => SqlReply::Rows(&["table_name"], vec![]),
+        _ if statement.contains("fast_schema_evolution") => {
+            SqlReply::Error(1064, "Getting analyzing error. Unknown properties: {fast_schema_evolution=true}")
+        }
+        _ => SqlReply::Done,
+    });
+    assert_eq!(sink(&server).prepare(&spec(), &Worker::default()), Ok(TableMatch::Created));
+    assert_eq!(server.statements().len(), 4);
+}
+
+#[test]
+fn table_that_is_there_is_compared_and_not_touched() {
+    let fitting = with_table(PRIMARY, "int(11)");
+    assert_eq!(sink(&fitting).prepare(&spec(), &Worker::default()), Ok(TableMatch::Fits));
+    assert!(fitting.statements().iter().all(|statement| !statement.starts_with("CREATE TABLE")));
+
+    let other_type = with_table(PRIMARY, "date");
+    let expected = TableMatch::Differs("its column \"n\" is date, not INT".to_owned());
+    assert_eq!(sink(&other_type).prepare(&spec(), &Worker::default()), Ok(expected));
+
+    let duplicate_key = with_table("CREATE TABLE `orders` (…) ENGINE=OLAP \nDUPLICATE KEY(`id`)", "int");
+    let expected = TableMatch::Differs("it is not a Primary Key table".to_owned());
+    assert_eq!(sink(&duplicate_key).prepare(&spec(), &Worker::default()), Ok(expected));
+}
+
+#[test]
+fn refusal_is_final_and_quotes_the_server() {
+    let server = SqlServer::start(|_| SqlReply::Error(5203, "Access denied; you need the DELETE privilege"));
+    let worker = Worker::default();
+    let refused = sink(&server).truncate(&spec().target, &worker);
+    assert_eq!(
+        refused,
+        Err(StatementError::Refused {
+            statement: "TRUNCATE TABLE `shop`.`orders`".to_owned(),
+            code: 5203,
+            message: "Access denied; you need the DELETE privilege".to_owned(),
+        })
+    );
+    assert_eq!(worker.reasons(), Vec::<String>::new());
+}
+
+#[test]
+fn statement_is_repeated_after_a_cut_and_while_the_table_is_busy() {
+    let count = AtomicUsize::new(0);
+    let server = SqlServer::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => SqlReply::Cut,
+        1 => SqlReply::Error(5014, "table state is SCHEMA_CHANGE, not NORMAL"),
+        _ => SqlReply::Done,
+    });
+    let worker = Worker::default();
+    assert_eq!(sink(&server).truncate(&spec().target, &worker), Ok(()));
+    assert_eq!((server.statements().len(), worker.reasons().len()), (3, 2));
+}
+
+#[test]
+fn wrong_login_is_told_from_a_server_that_is_away() {
+    let server = SqlServer::start(|_| SqlReply::Done);
+    let mut config = reaching(&server);
+    config.user = "nobody".to_owned();
+    let error = SqlSession::connect(&config).err();
+    assert!(matches!(error, Some(StatementError::Credentials { .. })), "{error:?}");
+    config.sql_port = 9;
+    let error = SqlSession::connect(&config).err();
+    assert!(matches!(error, Some(StatementError::Unreachable { .. })), "{error:?}");
+}
+
+#[test]
+fn check_tells_both_ways_in_at_once() {
+    let server = SqlServer::start(|_| SqlReply::Rows(&["current_version()"], vec![vec![Some("3.3.5 abc")]]));
+    let info = check(&reaching(&server));
+    assert_eq!(info.version, Ok("3.3.5 abc".to_owned()));
+    let http = info.http.unwrap_err().to_string();
+    assert!(http.starts_with("could not ask for a label at \"http://127.0.0.1:9\""), "{http}");
+}

@@ -75,3 +75,43 @@ fn json(value: &Value) -> String {
         scalar => scalar.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::normal_form;
+
+    #[test]
+    fn the_same_value_has_one_form() {
+        let same = [
+            ("boolean", "t", "1"),
+            ("numeric", "12.50", "12.5"),
+            ("numeric", "100.00", "100"),
+            ("real", "3.4028235e+38", "3.4028235e38"),
+            ("double precision", "0.1", "0.10"),
+            ("timestamp without time zone", "2026-01-01 00:00:00.5", "2026-01-01 00:00:00.500000"),
+            ("timestamp with time zone", "2026-01-01 00:00:00+00", "2026-01-01 00:00:00.000000"),
+            ("bytea", "\\x00FF", "00ff"),
+            ("character", "ab   ", "ab"),
+            ("jsonb", r#"{"b": [1, 2.0], "a": null}"#, r#"{"a":null,"b":[1.0,2]}"#),
+        ];
+        for (type_name, source, target) in same {
+            assert_eq!(normal_form(type_name, source), normal_form(type_name, target), "{type_name}");
+        }
+    }
+
+    #[test]
+    fn different_values_have_different_forms() {
+        let different = [
+            ("numeric", "100", "1"),
+            ("numeric", "10", "1"),
+            ("text", "1.0", "1.00"),
+            ("timestamp without time zone", "2026-01-01 00:00:00", "2026-01-01 00:00:10"),
+            ("text", "ab ", "ab"),
+            ("jsonb", "{}", "null"),
+            ("jsonb", "12345678901234567", "12345678901234568"),
+        ];
+        for (type_name, source, target) in different {
+            assert_ne!(normal_form(type_name, source), normal_form(type_name, target), "{type_name}");
+        }
+    }
+}

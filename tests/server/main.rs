@@ -14,6 +14,7 @@ mod crash;
 mod faults;
 mod first_mirror;
 mod lifecycle;
+mod own_tools;
 mod refusal;
 mod shutdown;
 mod types;

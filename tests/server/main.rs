@@ -28,12 +28,14 @@ use harness::{Cluster, Outcome, Pair, Settings};
 ///
 /// # Panics
 ///
-/// When it cannot be started.
+/// When it cannot be started; that is tried once.
 fn shared_cluster() -> Arc<Cluster> {
-    static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
-    let start =
-        || Cluster::start(&Settings::default()).map(Arc::new).unwrap_or_else(|failure| panic!("{failure}"));
-    Arc::clone(SHARED.get_or_init(start))
+    static SHARED: OnceLock<Result<Arc<Cluster>, String>> = OnceLock::new();
+    let start = || Cluster::start(&Settings::default()).map(Arc::new).map_err(|failure| failure.to_string());
+    match SHARED.get_or_init(start) {
+        Ok(cluster) => Arc::clone(cluster),
+        Err(reason) => panic!("there is no cluster to share: {reason}"),
+    }
 }
 
 /// Runs a test with a pair of its own in the shared cluster.

@@ -12,14 +12,21 @@ use std::process::{Child, ChildStdin, Stdio};
 use super::Outcome;
 use super::account::Account;
 
-/// The directory is `$1`, pg_ctl is `$2`. Immediate stop: nobody will read the data again.
+/// The directory is `$1`, pg_ctl is `$2`. Immediate stop: nobody will read the data again. Repeated, because the owner
+/// may have died while initdb or a start was still at work.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r _
-if [ -f "$1/data/postmaster.pid" ]; then
-    "$2" stop -D "$1/data" -m immediate -w -t 20 >/dev/null 2>&1
-fi
-rm -rf "$1"
+for _ in 1 2 3 4 5; do
+    if [ -f "$1/data/postmaster.pid" ]; then
+        "$2" stop -D "$1/data" -m immediate -w -t 20 >/dev/null 2>&1
+    fi
+    rm -rf "$1" 2>/dev/null
+    [ -e "$1" ] || exit 0
+    sleep 1
+done
+echo "could not remove $1" >&2
+exit 1
 "#;
 
 /// The promise that a cluster does not outlive this process.

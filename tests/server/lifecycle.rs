@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::{Outcome, Pair, wait_until};
-use crate::on_a_pair;
+use crate::harness::{Outcome, Pair, Settings, wait_until};
+use crate::{on_a_pair, on_its_own_cluster};
 
 fn mirrored_items(pair: &mut Pair) -> Outcome {
     pair.source
@@ -38,6 +38,26 @@ fn a_start_that_is_rolled_back_leaves_nothing() {
         // The name is free, and nothing of the first attempt is in the way.
         pair.source.execute(&start)?;
         pair.wait_and_compare(&["item"])
+    });
+}
+
+#[test]
+fn a_transaction_that_was_open_at_the_start_is_waited_for_and_not_lost() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        pair.source
+            .execute("CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, 'one')")?;
+        let mut other = pair.source.another_session()?;
+        other.execute("BEGIN; INSERT INTO item VALUES (2, 'open for long')")?;
+        let pid = other.value("SELECT pg_backend_pid()")?;
+        pair.start_mirror(&["item"])?;
+        wait_until("the views say which process the start waits for", Duration::from_secs(30), || {
+            Ok(pair.views()?.contains(&pid))
+        })?;
+        other.execute("COMMIT")?;
+        pair.source.execute("UPDATE item SET v = 'changed' WHERE id = 2")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_eq!(pair.target.count("item")?, 2);
+        Ok(())
     });
 }
 

@@ -66,7 +66,7 @@ find_pg_config() {
 }
 
 major_of() { "$1" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
-have_server() { [[ -n $1 && -x $("$1" --bindir)/postgres ]]; }
+have_server() { [[ -n $1 && -x $1 && -x $("$1" --bindir)/postgres ]]; }
 have_headers() { [[ -f $("$1" --includedir-server)/postgres.h ]]; }
 
 # The major version that this distribution has.
@@ -97,6 +97,9 @@ set_up_rust() {
 
 set_up_postgresql() {
     local missing=()
+    if [[ -n ${PG_CONFIG:-} ]]; then
+        have_server "$PG_CONFIG" || fail "PG_CONFIG is \"$PG_CONFIG\", which leads to no PostgreSQL server"
+    fi
     PG_CONFIG=${PG_CONFIG:-$(find_pg_config)}
     if ! have_server "$PG_CONFIG"; then
         if command -v apt-cache >/dev/null && ! apt-cache show postgresql >/dev/null 2>&1; then
@@ -110,6 +113,8 @@ set_up_postgresql() {
     fi
     if (( ${#missing[@]} )); then install_packages "${missing[@]}"; fi
     have_server "$PG_CONFIG" && have_headers "$PG_CONFIG" || fail "there is no server with headers for $PG_CONFIG"
+    # One name for one installation: Debian's /usr/bin/pg_config is a script that looks for another.
+    if [[ -x $("$PG_CONFIG" --bindir)/pg_config ]]; then PG_CONFIG=$("$PG_CONFIG" --bindir)/pg_config; fi
     PG_MAJOR=$(major_of "$PG_CONFIG")
     (( PG_MAJOR >= OLDEST_PG && PG_MAJOR <= NEWEST_PG )) || fail "PostgreSQL $PG_MAJOR is not supported"
     export PG_CONFIG PG_MAJOR

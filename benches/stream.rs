@@ -86,13 +86,14 @@ impl Bench {
             ))?;
             first = last + 1;
         }
-        self.control.reset()
+        Ok(())
     }
 
     /// From the first decoded change to the last durable row.
     fn mirror(&mut self, rows: u32) -> Outcome<Duration> {
         let end = self.pair.source.value("SELECT pg_current_wal_insert_lsn()")?;
         let before = self.pair.stat("received_lsn")?;
+        let received_before = self.control.rows_received()?;
         self.pair.call("dbmazz_resume_mirror")?;
         wait_until("decoding begins", Duration::from_secs(60), || {
             Ok(self.pair.stat("pid")?.is_some() && self.pair.stat("received_lsn")? != before)
@@ -103,7 +104,7 @@ impl Bench {
             Ok(self.pair.stat(&confirmed)?.as_deref() == Some("t"))
         })?;
         let took = began.elapsed();
-        let received = rows_received(self.control)?;
+        let received = self.control.rows_received()? - received_before;
         if received != u64::from(rows) {
             return Err(Failure::new(format!("the stand-in received {received} rows instead of {rows}")));
         }
@@ -127,12 +128,6 @@ impl Bench {
         }
         Ok(began.elapsed())
     }
-}
-
-fn rows_received(control: Control) -> Outcome<u64> {
-    let counts = control.counts()?;
-    let rows = counts.pointer("/totals/rows").and_then(serde_json::Value::as_u64);
-    rows.ok_or_else(|| Failure::new(format!("the stand-in gives no count of rows: {counts}")))
 }
 
 fn report(rows: u32, mirror: &mut [Duration], walsender: &mut [Duration]) {

@@ -1,4 +1,4 @@
-//! The control interface of the stand-in: faults, counts, the request log.
+//! The control interface of the stand-in: faults, counts, labels, the request log.
 //!
 //! HTTP by hand: one request per connection, an answer with a length or up to the end.
 
@@ -71,14 +71,21 @@ impl Control {
         self.request("GET", "counts", "")
     }
 
+    /// Rows of all loads that were committed.
+    pub(crate) fn rows_received(self) -> Outcome<u64> {
+        let counts = self.counts()?;
+        let rows = counts.pointer("/total/rows").and_then(Value::as_u64);
+        rows.ok_or_else(|| Failure::new(format!("the stand-in gives no count of rows: {counts}")))
+    }
+
+    /// Changes the password that every port asks for.
+    pub(crate) fn set_password(self, password: &str) -> Outcome {
+        self.request("POST", "password", &json!({"password": password}).to_string()).map(drop)
+    }
+
     /// The labels that are known, and their states.
     pub(crate) fn labels(self) -> Outcome<Value> {
         self.request("GET", "labels", "")
-    }
-
-    /// Forgets log and counts.
-    pub(crate) fn reset(self) -> Outcome {
-        self.request("POST", "reset", "").map(drop)
     }
 
     fn request(self, method: &str, what: &str, body: &str) -> Outcome<Value> {

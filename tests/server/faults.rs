@@ -233,19 +233,14 @@ fn an_fe_that_goes_away_and_comes_back_is_survived() -> Outcome {
 #[test]
 fn a_password_that_is_changed_on_both_sides_is_picked_up() {
     on_a_pair(|pair| {
-        let Some(_) = pair.control("password change") else { return Ok(()) };
+        let Some(control) = pair.control("password change") else { return Ok(()) };
         mirrored_items(pair)?;
-        pair.source
-            .execute("ALTER USER MAPPING FOR CURRENT_USER SERVER starrocks OPTIONS (SET password 'wrong')")?;
-        pair.call("dbmazz_pause_mirror")?;
-        pair.wait_for_state("paused")?;
-        pair.call("dbmazz_resume_mirror")?;
+        control.set_password("changed")?;
         write_some(pair, 1)?;
         wait_until_retrying(pair, &["denied", "401", "password", "credential"])?;
-        let password = pair.starrocks.password().to_owned();
-        pair.source.execute(&format!(
-            "ALTER USER MAPPING FOR CURRENT_USER SERVER starrocks OPTIONS (SET password '{password}')"
-        ))?;
+        pair.source.execute(
+            "ALTER USER MAPPING FOR CURRENT_USER SERVER starrocks OPTIONS (SET password 'changed')",
+        )?;
         pair.wait_and_compare(&["item"])
     });
 }

@@ -1,0 +1,192 @@
+//! Misfortunes on demand: what tests arm over `/standin/fault`.
+
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::server::lock;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// The body was read; the connection is cut and the load aborted.
+    CutBeforeCommit,
+    /// The load is visible; the connection is cut without an answer.
+    CutAfterCommit,
+    /// The answer of a load is held back for `value` ms, after its commit.
+    DelayAnswer,
+    /// `100 Continue` is held back for `value` ms.
+    DelayContinue,
+    /// The load is committed, becomes visible `value` ms later (default 1000), and is answered `Publish Timeout`.
+    PublishTimeout,
+    /// HTTP 500 from the port named by `value`: `fe` or `be` (default).
+    #[serde(rename = "http_500")]
+    Http500,
+    /// Rows are filtered: those that contain `value`, or all.
+    RefuseRows,
+    /// The frontend finds no backend.
+    NoBackend,
+    /// The load fails as if its table had too many versions.
+    TooManyVersions,
+    /// Every login fails, on all ports.
+    WrongPassword,
+    /// The frontend redirects to `value` (`host:port`), or to a port where nobody listens.
+    RedirectDeadHost,
+    /// The frontend redirects to itself.
+    RedirectLoop,
+    /// The load fails with an unknown outcome; `value` is `committed` (default) or `aborted`, the truth.
+    FailCommitUnknown,
+    /// A label in use is reported as plain `Fail`.
+    LabelExistsAsFail,
+    /// Acts at once: the backend forgets loads in PREPARE and drops its connections.
+    Restart,
+    /// The backend's port is closed while this is on.
+    CloseBe,
+    /// A load gets no answer until the fault is cleared; `value` is `before_commit` (default) or `after_commit`.
+    Hang,
+    /// A schema change without fast schema evolution takes `value` ms.
+    SlowAlter,
+    /// The backend refuses in the header phase and resets instead of taking the body off the wire.
+    ResetOnRefusal,
+}
+
+/// One armed fault.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    /// How often it still strikes; -1 until cleared.
+    #[serde(default = "once")]
+    pub(crate) times: i64,
+    /// Only loads of this table.
+    #[serde(default)]
+    pub(crate) table: Option<String>,
+    /// A parameter of the kind.
+    #[serde(default)]
+    pub(crate) value: Option<serde_json::Value>,
+}
+
+fn once() -> i64 {
+    1
+}
+
+impl Fault {
+    /// The parameter as milliseconds.
+    pub(crate) fn delay(&self, default_ms: u64) -> Duration {
+        let ms = self.value.as_ref().and_then(serde_json::Value::as_u64);
+        Duration::from_millis(ms.unwrap_or(default_ms))
+    }
+
+    /// The parameter as text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.value.as_ref().and_then(serde_json::Value::as_str)
+    }
+}
+
+/// All armed faults.
+#[derive(Default)]
+pub(crate) struct Faults {
+    armed: Mutex<Vec<Fault>>,
+    cleared: Condvar,
+}
+
+impl Faults {
+    /// Arms one more fault.
+    pub(crate) fn arm(&self, fault: Fault) {
+        lock(&self.armed).push(fault);
+    }
+
+    /// Disarms all.
+    pub(crate) fn clear(&self) {
+        lock(&self.armed).clear();
+        self.cleared.notify_all();
+    }
+
+    /// What is armed now.
+    pub(crate) fn list(&self) -> Vec<Fault> {
+        lock(&self.armed).clone()
+    }
+
+    /// Lets a fault strike once, if one of the kind is armed for the table.
+    pub(crate) fn strike(&self, kind: Kind, table: &str) -> Option<Fault> {
+        self.strike_if(kind, table, |_| true)
+    }
+
+    /// As [`Faults::strike`], for faults that `applies` agrees to.
+    pub(crate) fn strike_if(
+        &self,
+        kind: Kind,
+        table: &str,
+        applies: impl Fn(&Fault) -> bool,
+    ) -> Option<Fault> {
+        let mut armed = lock(&self.armed);
+        let index = armed.iter().position(|fault| {
+            fault.kind == kind && fault.table.as_deref().is_none_or(|name| name == table) && applies(fault)
+        })?;
+        let fault = armed.get_mut(index)?;
+        if fault.times > 0 {
+            fault.times -= 1;
+        }
+        let struck = fault.clone();
+        if struck.times == 0 {
+            armed.remove(index);
+        }
+        Some(struck)
+    }
+
+    /// Whether a fault of the kind is armed; does not use it up.
+    pub(crate) fn is_armed(&self, kind: Kind) -> bool {
+        lock(&self.armed).iter().any(|fault| fault.kind == kind)
+    }
+
+    /// Waits until no fault of the kind is armed any more.
+    pub(crate) fn wait_until_cleared(&self, kind: Kind) {
+        let mut armed = lock(&self.armed);
+        while armed.iter().any(|fault| fault.kind == kind) {
+            armed = self.cleared.wait(armed).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until all faults are cleared once.
+    pub(crate) fn wait_for_clearance(&self) {
+        let armed = lock(&self.armed);
+        drop(self.cleared.wait(armed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(json: &str) -> Fault {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn fault_strikes_as_often_as_armed() {
+        let faults = Faults::default();
+        faults.arm(fault(r#"{"kind":"no_backend","times":2}"#));
+        let strikes = (0..4).filter(|_| faults.strike(Kind::NoBackend, "t").is_some()).count();
+        assert_eq!(strikes, 2);
+    }
+
+    #[test]
+    fn fault_for_one_table_spares_the_others() {
+        let faults = Faults::default();
+        faults.arm(fault(r#"{"kind":"hang","times":-1,"table":"orders"}"#));
+        assert!(faults.strike(Kind::Hang, "items").is_none());
+        assert!(faults.strike(Kind::Hang, "orders").is_some());
+        assert!(faults.strike(Kind::Hang, "orders").is_some());
+        faults.clear();
+        assert!(faults.strike(Kind::Hang, "orders").is_none());
+    }
+
+    #[test]
+    fn unknown_kinds_and_members_are_refused() {
+        assert!(serde_json::from_str::<Fault>(r#"{"kind":"fire"}"#).is_err());
+        assert!(serde_json::from_str::<Fault>(r#"{"kind":"hang","time":1}"#).is_err());
+        assert_eq!(fault(r#"{"kind":"http_500","value":"fe"}"#).text(), Some("fe"));
+    }
+}

@@ -15,6 +15,7 @@ mod faults;
 mod first_mirror;
 mod lifecycle;
 mod own_tools;
+mod random_changes;
 mod readme;
 mod refusal;
 mod shutdown;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Cluster, Comparison, Outcome, Settings, wait_until};
+use crate::harness::{Cluster, Comparison, Fault, Outcome, Settings, StarRocks, Target, wait_until};
 use crate::on_a_pair;
 
 #[test]
@@ -80,4 +80,25 @@ fn another_byte_is_found() {
 #[test]
 fn a_null_is_not_a_value() {
     finds("UPDATE item SET n = NULL WHERE id = 3", "column \"n\" is NULL at the source");
+}
+
+#[test]
+fn the_stand_in_can_be_asked_and_told() -> Outcome {
+    let starrocks = StarRocks::standin(&[])?;
+    let Some(control) = starrocks.control() else { panic!("a stand-in has a control interface") };
+    let mut target = Target::of(&starrocks, "shop")?;
+    target.execute("CREATE DATABASE shop")?;
+    let item = target.table("item");
+    target.execute(&format!(
+        "CREATE TABLE {item} (id INT NOT NULL, v VARCHAR(10)) PRIMARY KEY (id) DISTRIBUTED BY HASH (id)
+         PROPERTIES ('replication_num' = '1')"
+    ))?;
+    assert!(target.has("item")?);
+    assert!(!target.has("order")?);
+    assert_eq!(target.count("item")?, 0);
+    control.set(&Fault::lasting("no_backend").on_table("item"))?;
+    control.clear()?;
+    assert_eq!(control.rows_received()?, 0);
+    assert!(control.set(&Fault::once("no such fault")).is_err());
+    Ok(())
 }

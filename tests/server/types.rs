@@ -15,7 +15,7 @@ const ROWS: &[&str] = &[
     r#"-32768, -2147483648, -9223372036854775808, false, -3.4028235e38, -1.7976931348623157e308,
        -12345678901234567890.123456789, -999999999999999.99999, -99999999999999999999999999999999999999, '', '', '',
        '0001-01-01', '0001-01-01 00:00:00', '0001-01-01 00:00:00+00', '00000000-0000-0000-0000-000000000000', '\x',
-       'null', 'null'"#,
+       '[]', '{}'"#,
     // The most.
     r#"32767, 2147483647, 9223372036854775807, true, 3.4028235e38, 1.7976931348623157e308,
        0.000000000000000000000000000000000001, 999999999999999.99999, 99999999999999999999999999999999999999,
@@ -23,7 +23,7 @@ const ROWS: &[&str] = &[
        '9999-12-31 23:59:59.999999+00', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '\x00ff01fe7f80',
        '[1, -2.5, "x", null, true, {"a": []}]', '[1, -2.5, "x", null, true, {"a": []}]'"#,
     // What an encoder trips over: quotes, backslashes, control characters, characters of 2, 3 and 4 bytes.
-    r#"0, 0, 0, true, 0, -0.0, 0, 0.00001, 0, E'"\\\b\f\n\r\t\x01\x1f\x7f/ end', E'\\N', E'a\nb',
+    r#"0, 0, 0, true, '-0', '-0', 0, 0.00001, 0, E'"\\\b\f\n\r\t\x01\x1f\x7f/ end', E'\\N', E'a\nb',
        '1999-12-31', '2000-01-01 00:00:00.000001', '1999-12-31 23:59:59.5+05:30',
        'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', E'\\x5c6e0a22', E'{"a":\n "\\u00e9\\n\\"" }', '{"k": "\u00e9\n\"", "": {}}'"#,
     r#"1, -1, 1, false, 1e-45, 5e-324, 1.50, -1.50000, -1, 'äöü ß € 𝄞 🐘', 'zwölf Boxkämpfer', 'äö',
@@ -152,6 +152,18 @@ fn known_values_read_as_expected_at_the_target() {
         assert_eq!(rest, ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "12.50", "ä\"b", "2026-01-01"]);
         assert_eq!(pair.target.value(&format!("SELECT count(*) FROM {table} WHERE b = true"))?, "1");
         Ok(())
+    });
+}
+
+#[test]
+fn a_json_null_is_not_an_sql_null() {
+    on_a_pair(|pair| {
+        pair.source.execute(
+            "CREATE TABLE item (id int PRIMARY KEY, jb jsonb); INSERT INTO item VALUES (1, 'null'), (2, NULL)",
+        )?;
+        pair.start_mirror(&["item"])?;
+        pair.source.execute("INSERT INTO item VALUES (3, 'null'), (4, NULL)")?;
+        pair.wait_and_compare(&["item"])
     });
 }
 

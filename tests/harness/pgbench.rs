@@ -1,6 +1,7 @@
 //! pgbench, in the foreground to make its tables and in the background to write.
 
-use std::process::{Child, Stdio};
+use std::io::Read as _;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use super::{Cluster, Database, Failure, Outcome, Progress};
@@ -18,7 +19,7 @@ impl Pgbench {
             .client_program("pgbench")
             .args(["--initialize", "--quiet", "--scale", &scale.to_string(), database.name()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
         finish(&mut child, "making the tables of pgbench")
     }
@@ -36,7 +37,7 @@ impl Pgbench {
             .args(arguments)
             .arg(database)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
         Ok(Self { child })
     }
@@ -73,9 +74,20 @@ fn finish(child: &mut Child, what: &str) -> Outcome {
     let mut progress = Progress::new(what);
     loop {
         if let Some(status) = child.try_wait()? {
-            return if status.success() { Ok(()) } else { Err(Failure::new(format!("pgbench: {status}"))) };
+            return if status.success() { Ok(()) } else { Err(failed(child, status)) };
         }
         progress.tick();
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// What it said in the end; a few lines, so they fit into the pipe while nobody reads.
+fn failed(child: &mut Child, status: ExitStatus) -> Failure {
+    let mut words = String::new();
+    if let Some(stderr) = &mut child.stderr
+        && let Err(error) = stderr.read_to_string(&mut words)
+    {
+        words = error.to_string();
+    }
+    Failure::new(format!("pgbench: {status}\n{words}"))
 }

@@ -188,6 +188,13 @@ impl Cluster {
             self.port.store(port, Ordering::Relaxed);
             attempts_left -= 1;
             match self.start_again() {
+                Err(_) if self.log().contains("could not access file \"dbmazz\"") => {
+                    let bindir = self.installation.program("");
+                    return Err(Failure::new(format!(
+                        "dbmazz is not installed in the PostgreSQL of \"{}\": run make install",
+                        bindir.display()
+                    )));
+                }
                 Err(failure) if attempts_left == 0 || !self.log().contains("Address already in use") => {
                     return Err(failure);
                 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Outcome, Pair, Pgbench, Random, Settings, StopMode, wait_for};
+use crate::harness::{Control, Fault, Outcome, Pair, Pgbench, Random, Settings, StopMode, wait_for};
 use crate::on_its_own_cluster;
 
 /// Those with a primary key; `pgbench_history` has none and is not mirrored.
@@ -40,6 +40,16 @@ fn pid_of(pair: &mut Pair, backend_type: &str) -> Outcome<i32> {
             None => None,
         })
     })
+}
+
+/// Makes every load take a while, so that a copy lasts long enough to be struck.
+fn slow_down(pair: &Pair) -> Outcome {
+    let Some(control) = pair.starrocks.control() else { return Ok(()) };
+    control.set(&Fault::lasting("delay_answer").with(50))
+}
+
+fn speed_up(pair: &Pair) -> Outcome {
+    pair.starrocks.control().map_or(Ok(()), Control::clear)
 }
 
 /// What is done to a worker.
@@ -135,16 +145,17 @@ fn a_mirror_worker_that_is_killed_goes_on() {
     survives("mirror worker, SIGKILL", "dbmazz mirror", Blow::Kill);
 }
 
-/// A copy of some length, one blow to a process of this kind in its midst.
+/// A copy that is held up by a slow target, and one blow to a process of this kind in its midst.
 fn copy_survives(name: &str, backend_type: &str, blow: Blow) {
     on_its_own_cluster(&Settings::default(), |pair| {
         println!("{name}: {blow:?} to \"{backend_type}\"");
         Pgbench::initialize(&pair.source, 4)?;
         let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), seconds())?;
-        let slowly = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 1000, "snapshot_workers": 2, "snapshot_max_rate": 20000000}"#;
-        pair.start_mirror_with(&format!("tables => {}", tables()), slowly)?;
+        slow_down(pair)?;
+        pair.start_mirror_with(&format!("tables => {}", tables()), SMALL)?;
         let pid = pid_of(pair, backend_type)?;
         strike(pair, pid, blow)?;
+        speed_up(pair)?;
         writing.join()?;
         pair.wait_and_compare(&TABLES)
     });
@@ -175,9 +186,11 @@ fn an_immediate_stop_during_the_copy_loses_nothing() {
     on_its_own_cluster(&Settings::default(), |pair| {
         Pgbench::initialize(&pair.source, 4)?;
         let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), seconds())?;
+        slow_down(pair)?;
         pair.start_mirror_with(&format!("tables => {}", tables()), SMALL)?;
         pid_of(pair, "dbmazz snapshot")?;
         pair.source.cluster().restart(StopMode::Immediate)?;
+        speed_up(pair)?;
         writing.join()?;
         come_back(pair)?;
         pair.wait_and_compare(&TABLES)

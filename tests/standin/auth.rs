@@ -1,7 +1,8 @@
-//! Basic authentication, as both HTTP ports read it.
+//! Logins: Basic authentication of the HTTP ports, `mysql_native_password` of the MySQL port.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
 
 /// Why a request is not let in.
 #[derive(Debug, Eq, PartialEq)]
@@ -36,6 +37,16 @@ pub(crate) fn parse(header: &str) -> Option<(String, String)> {
     let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
     Some((user.into(), password.into()))
+}
+
+/// What a client that knows the password answers to the server's salt; nothing for an empty password.
+pub(crate) fn native_password(salt: &[u8], password: &[u8]) -> Vec<u8> {
+    if password.is_empty() {
+        return Vec::new();
+    }
+    let once = Sha1::digest(password);
+    let salted = Sha1::new().chain_update(salt).chain_update(Sha1::digest(once)).finalize();
+    once.iter().zip(salted).map(|(left, right)| left ^ right).collect()
 }
 
 #[cfg(test)]

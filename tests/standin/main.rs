@@ -10,7 +10,7 @@
 //! ```
 //!
 //! When it is ready it prints one line, `{"fe":…,"be":…,"mysql":…}`, with the ports that it listens on.
-
+mod alter;
 mod answer;
 mod args;
 mod auth;
@@ -20,29 +20,33 @@ mod catalog;
 mod columns_header;
 mod control;
 mod counts;
-//mod ddl;
-//mod ddl_checks;
+mod ddl;
+mod ddl_checks;
 mod decimal;
+mod dml;
 mod error_log;
 mod faults;
 mod frontend;
 mod http;
+mod information_schema;
 mod labels;
 mod load;
 mod load_headers;
-//mod mysql_cells;
+mod mysql_cells;
 mod mysql_port;
-//mod mysql_wire;
+mod mysql_wire;
 mod ndjson;
 mod plan;
 mod request_log;
 mod rows;
-//mod select;
+mod select;
 mod server;
-//mod show;
-//mod sql_tokens;
+mod show;
+mod sql_error;
+mod sql_parser;
+mod sql_tokens;
 mod sqlite_functions;
-//mod statement;
+mod statement;
 mod storage;
 mod temporal;
 mod typing;

@@ -29,6 +29,8 @@ impl ToSql for Cell<'_> {
         Ok(ToSqlOutput::Borrowed(match self {
             Cell::Null => ValueRef::Null,
             Cell::Int(value) => ValueRef::Integer(*value),
+            // SQLite would make NULL of it.
+            Cell::Real(value) if value.is_nan() => ValueRef::Text(b"nan"),
             Cell::Real(value) => ValueRef::Real(*value),
             Cell::Text(text) => ValueRef::Text(text.as_bytes()),
             Cell::Blob(bytes) => ValueRef::Blob(bytes),

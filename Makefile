@@ -1,0 +1,78 @@
+# dbmazz: what to type. `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# Installs what is missing, silent when nothing is; gives PATH, PG_CONFIG and PG_MAJOR to the rest of a recipe.
+SETUP := source tests/setup.sh
+# One profile for everything, so that dependencies compile once.
+CARGO_EXTENSION := --release --no-default-features --features "pg$$PG_MAJOR"
+# A failed test says where; a backtrace through the harness adds nothing.
+export RUST_BACKTRACE ?= 0
+# Tests that run side by side. They wait more than they compute.
+TEST_THREADS ?= 6
+
+.PHONY: help demo test lint test-engine test-server test-long bench-engine bench-stream install build setup clean
+
+help:
+	@echo "make demo          mirror a million accounts while pgbench writes; DEMO_EXIT=1 ends by itself"
+	@echo "make test          format, lints, the engine's tests, the tests in a real server"
+	@echo "make install       build the extension and install it into the PostgreSQL of pg_config"
+	@echo "make test-engine   tests without a server        make test-server   tests in a server"
+	@echo "make test-long     the crash tests under a load of 60 seconds each"
+	@echo "make bench-engine  encoder, compaction, parser   make bench-stream  a backlog, beside pg_recvlogical"
+
+setup:
+	@$(SETUP)
+
+build:
+	@$(SETUP); cargo build $(CARGO_EXTENSION) --lib
+
+install:
+	@$(SETUP); \
+	sudo=; [[ -w $$("$$PG_CONFIG" --pkglibdir) ]] || sudo=--sudo; \
+	cargo pgrx install $(CARGO_EXTENSION) --pg-config "$$PG_CONFIG" $$sudo
+
+demo: install
+	@$(SETUP); \
+	cargo build --release --example starrocks_standin --example demo; \
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
+	exec tests/guarded.sh "$$target/release/examples/demo"
+
+test: lint test-engine test-server
+
+lint:
+	@$(SETUP); \
+	cargo fmt --check; \
+	cargo clippy --release --all-targets --test server --bench stream -- -D warnings; \
+	cargo clippy $(CARGO_EXTENSION) --lib -- -D warnings
+
+test-engine:
+	@$(SETUP); \
+	cargo build --release --examples; \
+	cargo test --release
+
+test-server: install
+	@$(SETUP); \
+	cargo build --release --example starrocks_standin; \
+	cargo test --release --test server --no-run; \
+	exec tests/guarded.sh cargo test --release --test server -- --test-threads=$(TEST_THREADS)
+
+test-long: install
+	@$(SETUP); \
+	cargo build --release --example starrocks_standin; \
+	DBMAZZ_TEST_SECONDS=$${DBMAZZ_TEST_SECONDS:-60} \
+		exec tests/guarded.sh cargo test --release --test server -- --test-threads=1 crash::
+
+bench-engine:
+	@$(SETUP); cargo bench --bench engine
+
+bench-stream: install
+	@$(SETUP); \
+	cargo build --release --example starrocks_standin; \
+	cargo bench --profile release --bench stream --no-run; \
+	exec tests/guarded.sh cargo bench --profile release --bench stream
+
+clean:
+	@$(SETUP); cargo clean

@@ -1,0 +1,122 @@
+//! The control interface of the stand-in: faults, counts, labels, the request log.
+//!
+//! HTTP by hand: one request per connection, an answer with a length or up to the end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Failure, Outcome};
+
+/// Something that the stand-in is told to do wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault(Value);
+
+impl Fault {
+    /// A fault of this kind, once.
+    pub(crate) fn once(kind: &str) -> Self {
+        Self(json!({"kind": kind, "times": 1}))
+    }
+
+    /// A fault of this kind until it is cleared.
+    pub(crate) fn lasting(kind: &str) -> Self {
+        Self(json!({"kind": kind, "times": -1}))
+    }
+
+    /// For the loads of one table only.
+    #[must_use]
+    pub(crate) fn on_table(mut self, table: &str) -> Self {
+        self.0["table"] = json!(table);
+        self
+    }
+
+    /// With the value that this kind takes: milliseconds, or which of the processes.
+    #[must_use]
+    pub(crate) fn with(mut self, value: impl Into<Value>) -> Self {
+        self.0["value"] = value.into();
+        self
+    }
+}
+
+/// The stand-in's control interface.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Control {
+    port: u16,
+}
+
+impl Control {
+    pub(super) fn on_port(port: u16) -> Self {
+        Self { port }
+    }
+
+    /// Lets something go wrong.
+    pub(crate) fn set(self, fault: &Fault) -> Outcome {
+        self.request("POST", "fault", &fault.0.to_string()).map(drop)
+    }
+
+    /// Ends all faults.
+    pub(crate) fn clear(self) -> Outcome {
+        self.request("DELETE", "fault", "").map(drop)
+    }
+
+    /// The requests so far.
+    pub(crate) fn log(self) -> Outcome<Value> {
+        self.request("GET", "log", "")
+    }
+
+    /// Loads, rows and bytes per table, and their totals.
+    pub(crate) fn counts(self) -> Outcome<Value> {
+        self.request("GET", "counts", "")
+    }
+
+    /// Rows of all loads that were committed.
+    pub(crate) fn rows_received(self) -> Outcome<u64> {
+        let counts = self.counts()?;
+        let rows = counts.pointer("/total/rows").and_then(Value::as_u64);
+        rows.ok_or_else(|| Failure::new(format!("the stand-in gives no count of rows: {counts}")))
+    }
+
+    /// Changes the password that every port asks for.
+    pub(crate) fn set_password(self, password: &str) -> Outcome {
+        self.request("POST", "password", &json!({"password": password}).to_string()).map(drop)
+    }
+
+    /// The labels that are known, and their states.
+    pub(crate) fn labels(self) -> Outcome<Value> {
+        self.request("GET", "labels", "")
+    }
+
+    fn request(self, method: &str, what: &str, body: &str) -> Outcome<Value> {
+        let text = exchange(self.port, method, what, body)
+            .map_err(|failure| failure.while_doing(format_args!("ask the stand-in for /standin/{what}")))?;
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+}
+
+/// One exchange; returns the body of an answer of class 2xx.
+fn exchange(port: u16, method: &str, what: &str, body: &str) -> Outcome<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let length = body.len();
+    stream.write_all(
+        format!(
+            "{method} /standin/{what} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .as_bytes(),
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8(answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Failure::new("the answer has no head"))?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if !status.starts_with('2') {
+        return Err(Failure::new(format!("status {status}: {body}")));
+    }
+    Ok(body.to_owned())
+}

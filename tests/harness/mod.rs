@@ -1,0 +1,44 @@
+//! What the server tests, the demo and the end-to-end benchmarks stand on: a private PostgreSQL cluster, a StarRocks
+//! to mirror into, and the means to compare the two.
+//!
+//! * [`Cluster`] and [`Database`]: the source, in a directory of its own, on a port of its own.
+//! * [`StarRocks`] and [`Target`]: the stand-in, or the cluster that `DBMAZZ_TEST_STARROCKS=host:8030:9030` names.
+//! * [`Pair`]: one database on each side, with the extension, the server and the user mapping of the quick start.
+//! * [`Comparison`]: both sides row by row, with a readable first difference.
+//! * [`wait_until`]: waits on a condition; nothing here waits for a time to pass.
+//!
+//! Whatever was started ends with the process that started it, however that ends: see [`guard`].
+
+// Each of the programs that includes this module uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod account;
+mod cluster;
+mod compare;
+mod control;
+mod database;
+mod failure;
+mod guard;
+mod installation;
+mod normal_form;
+mod pair;
+mod pgbench;
+mod proxy;
+mod seed;
+mod starrocks;
+mod target;
+mod wait;
+
+pub(crate) use cluster::{Cluster, Settings, StopMode};
+pub(crate) use compare::Comparison;
+pub(crate) use control::{Control, Fault};
+pub(crate) use database::Database;
+pub(crate) use failure::{Failure, Outcome};
+pub(crate) use installation::Installation;
+pub(crate) use pair::Pair;
+pub(crate) use pgbench::Pgbench;
+pub(crate) use proxy::{Proxy, Traffic};
+pub(crate) use seed::Random;
+pub(crate) use starrocks::StarRocks;
+pub(crate) use target::Target;
+pub(crate) use wait::{Progress, wait_for, wait_until};

@@ -1,0 +1,62 @@
+//! dbmazz in a real server, against StarRocks or its stand-in.
+//!
+//! Run by `make test-server`: the extension must be installed and the stand-in built. Most tests share one cluster,
+//! each with a database, a mirror and a stand-in of its own, so that they can run side by side; those that stop,
+//! kill or configure a server have their own.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod bad_input;
+mod bad_server;
+mod catalog_caches;
+mod crash;
+mod faults;
+mod first_mirror;
+mod lifecycle;
+mod own_tools;
+mod random_changes;
+mod readme;
+mod refusal;
+mod shutdown;
+mod types;
+mod views;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use harness::{Cluster, Outcome, Pair, Settings};
+
+/// The cluster that tests share. It is stopped by its guard when the process ends.
+///
+/// # Panics
+///
+/// When it cannot be started; that is tried once.
+fn shared_cluster() -> Arc<Cluster> {
+    static SHARED: OnceLock<Result<Arc<Cluster>, String>> = OnceLock::new();
+    let start = || Cluster::start(&Settings::default()).map(Arc::new).map_err(|failure| failure.to_string());
+    match SHARED.get_or_init(start) {
+        Ok(cluster) => Arc::clone(cluster),
+        Err(reason) => panic!("there is no cluster to share: {reason}"),
+    }
+}
+
+/// Runs a test with a pair of its own in the shared cluster.
+fn on_a_pair(test: impl FnOnce(&mut Pair) -> Outcome) {
+    run_on(&shared_cluster(), test);
+}
+
+/// Runs a test with a cluster of its own. One at a time: they are what loads the machine most.
+fn on_its_own_cluster(settings: &Settings, test: impl FnOnce(&mut Pair) -> Outcome) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::start(settings).map(Arc::new).unwrap_or_else(|failure| panic!("{failure}"));
+    run_on(&cluster, test);
+}
+
+/// A failure becomes a panic while the pair is still there, so that its drop can show views and log.
+fn run_on(cluster: &Arc<Cluster>, test: impl FnOnce(&mut Pair) -> Outcome) {
+    let mut pair = Pair::new(cluster).unwrap_or_else(|failure| panic!("{failure}\n{}", cluster.end_of_log()));
+    if let Err(failure) = test(&mut pair) {
+        panic!("{failure}");
+    }
+}

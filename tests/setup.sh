@@ -1,0 +1,136 @@
+#!/bin/bash
+# Installs what a build needs and is not there: a C compiler, make, Rust, libclang, PostgreSQL with its headers, and the
+# cargo-pgrx that fits. What is there already costs a moment and prints nothing.
+#
+# Sourced by the Makefile for what it exports: PATH, PG_CONFIG, PG_MAJOR. Run by itself it only installs.
+# PG_CONFIG chooses another PostgreSQL than the newest that is installed.
+
+set -euo pipefail
+
+readonly PGRX=0.18.1
+readonly RUST=1.95
+readonly OLDEST_PG=14 NEWEST_PG=18
+
+say() { printf 'dbmazz: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Runs a command with its output in a file, says every few seconds that it still runs, and shows the file if it fails.
+quietly() {
+    local what=$1 log status=0 pid started=$SECONDS
+    shift
+    log=$(mktemp)
+    say "$what"
+    "$@" >"$log" 2>&1 &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 1
+        if (( (SECONDS - started) % 10 == 9 )); then say "... $what ($((SECONDS - started)) s)"; fi
+    done
+    wait "$pid" || status=$?
+    if (( status )); then cat "$log" >&2; rm -f "$log"; fail "could not finish: $what"; fi
+    rm -f "$log"
+}
+
+as_root() {
+    if (( EUID == 0 )); then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else fail "this needs root and there is no sudo: $*"
+    fi
+}
+
+install_packages() {
+    command -v apt-get >/dev/null || fail "please install these packages (their names are Debian's): $*"
+    # The password, if one is asked for, must be asked before the output goes to a file.
+    as_root true
+    quietly "updating the list of packages" as_root apt-get update -q
+    quietly "installing $*" as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+}
+
+have_libclang() {
+    compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib*/libclang*.so*' >/dev/null
+}
+
+# The newest server of Debian's layout that dbmazz knows, else whatever pg_config is on the path.
+find_pg_config() {
+    local major
+    for (( major = NEWEST_PG; major >= OLDEST_PG; major-- )); do
+        if [[ -x /usr/lib/postgresql/$major/bin/postgres && -x /usr/lib/postgresql/$major/bin/pg_config ]]; then
+            echo "/usr/lib/postgresql/$major/bin/pg_config"
+            return
+        fi
+    done
+    command -v pg_config || true
+}
+
+major_of() { "$1" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/'; }
+have_server() { [[ -n $1 && -x $1 && -x $("$1" --bindir)/postgres ]]; }
+have_headers() { [[ -f $("$1" --includedir-server)/postgres.h ]]; }
+
+# The major version that this distribution has.
+major_of_distribution() {
+    local major
+    for (( major = NEWEST_PG; major >= OLDEST_PG; major-- )); do
+        if apt-cache show "postgresql-$major" >/dev/null 2>&1; then echo "$major"; return; fi
+    done
+    fail "this distribution has no PostgreSQL between $OLDEST_PG and $NEWEST_PG; set PG_CONFIG to one that is installed"
+}
+
+set_up_tools() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    have_libclang || missing+=(libclang-dev)
+    if ! command -v cargo >/dev/null && ! command -v curl >/dev/null; then missing+=(curl ca-certificates); fi
+    if (( ${#missing[@]} )); then install_packages "${missing[@]}"; fi
+}
+
+set_up_rust() {
+    export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    if command -v cargo >/dev/null; then return; fi
+    say "installing Rust $RUST with rustup, into ${CARGO_HOME:-$HOME/.cargo}"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+        sh -s -- -y -q --no-modify-path --profile minimal -c rustfmt -c clippy --default-toolchain "$RUST"
+}
+
+set_up_postgresql() {
+    local missing=()
+    if [[ -n ${PG_CONFIG:-} ]]; then
+        have_server "$PG_CONFIG" || fail "PG_CONFIG is \"$PG_CONFIG\", which leads to no PostgreSQL server"
+    fi
+    PG_CONFIG=${PG_CONFIG:-$(find_pg_config)}
+    if ! have_server "$PG_CONFIG"; then
+        if command -v apt-cache >/dev/null && ! apt-cache show postgresql >/dev/null 2>&1; then
+            quietly "updating the list of packages" as_root apt-get update -q
+        fi
+        PG_MAJOR=$(major_of_distribution)
+        missing+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
+        PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
+    elif ! have_headers "$PG_CONFIG"; then
+        missing+=("postgresql-server-dev-$(major_of "$PG_CONFIG")")
+    fi
+    if (( ${#missing[@]} )); then install_packages "${missing[@]}"; fi
+    have_server "$PG_CONFIG" && have_headers "$PG_CONFIG" || fail "there is no server with headers for $PG_CONFIG"
+    # One name for one installation: Debian's /usr/bin/pg_config is a script that looks for another.
+    if [[ -x $("$PG_CONFIG" --bindir)/pg_config ]]; then PG_CONFIG=$("$PG_CONFIG" --bindir)/pg_config; fi
+    PG_MAJOR=$(major_of "$PG_CONFIG")
+    (( PG_MAJOR >= OLDEST_PG && PG_MAJOR <= NEWEST_PG )) || fail "PostgreSQL $PG_MAJOR is not supported"
+    export PG_CONFIG PG_MAJOR
+}
+
+set_up_pgrx() {
+    local config=${PGRX_HOME:-$HOME/.pgrx}/config.toml
+    if [[ $(cargo pgrx --version 2>/dev/null) != "cargo-pgrx $PGRX" ]]; then
+        quietly "building cargo-pgrx $PGRX" cargo install cargo-pgrx --version "$PGRX" --locked
+    fi
+    if ! grep -qsxF "pg$PG_MAJOR = \"$PG_CONFIG\"" "$config"; then
+        quietly "telling pgrx of PostgreSQL $PG_MAJOR" cargo pgrx init "--pg$PG_MAJOR" "$PG_CONFIG"
+    fi
+}
+
+set_up_tools
+set_up_rust
+set_up_postgresql
+set_up_pgrx

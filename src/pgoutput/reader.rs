@@ -32,6 +32,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub(super) fn i32(&mut self) -> Result<i32, ParseError> {
         self.array().map(i32::from_be_bytes)
     }

@@ -72,12 +72,12 @@ impl<'a> Iterator for TupleColumns<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn column<'a>(reader: &mut Reader<'a>) -> Result<TupleColumn<'a>, ParseError> {
     Ok(match reader.u8()? {
+        b't' => TupleColumn::Text(reader.counted()?),
         b'n' => TupleColumn::Null,
         b'u' => TupleColumn::Unchanged,
-        b't' => TupleColumn::Text(reader.counted()?),
         b'b' => TupleColumn::Binary(reader.counted()?),
         tag => return Err(ParseError::ColumnTag(tag)),
     })

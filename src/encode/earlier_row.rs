@@ -88,11 +88,10 @@ mod tests {
         }
         line.push_str(",\"__op\":0}\n");
         let mut row = EarlierRow::new(line.as_bytes());
-        for (number, value) in values.iter().enumerate() {
-            let fragment = if number == 0 { 5 } else { 5 };
+        for value in values {
             assert_eq!(
-                row.next(fragment).map(|it| String::from_utf8_lossy(it).into_owned()),
-                Some((*value).to_owned())
+                row.next(5).map(|it| String::from_utf8_lossy(it).into_owned()),
+                Some(value.to_owned())
             );
         }
     }

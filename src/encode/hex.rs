@@ -20,7 +20,7 @@ pub(super) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Reason>
     Ok(())
 }
 
-/// Appends digits that [`super::Value::from_text`] has checked.
+/// Appends digits that must be whole bytes, in lower case.
 pub(super) fn write_digits(digits: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     if digits.len() > 2 * MAX_TEXT_BYTES {
         return Err(Reason::OutOfRange);
@@ -35,8 +35,7 @@ pub(super) fn write_digits(digits: &[u8], out: &mut Vec<u8>) -> Result<(), Reaso
     Ok(())
 }
 
-/// Whether `digits` are whole bytes, in lower case.
-pub(super) fn are_digits(digits: &[u8]) -> bool {
+fn are_digits(digits: &[u8]) -> bool {
     digits.len().is_multiple_of(2) && digits.iter().all(|&byte| nibble(byte).is_some())
 }
 

@@ -46,6 +46,7 @@ pub(super) fn write_document(document: &[u8], out: &mut Vec<u8>) -> Result<(), R
 }
 
 /// Makes room, or says that there is none: a failed allocation of Rust's own would end the whole server.
+#[inline]
 pub(super) fn reserve(out: &mut Vec<u8>, bytes: usize) -> Result<(), Reason> {
     out.try_reserve(bytes).map_err(|_| Reason::OutOfMemory)
 }

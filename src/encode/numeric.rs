@@ -40,43 +40,30 @@ pub(super) fn write_stored(stored: &[u8], decimals: Decimals, out: &mut Vec<u8>)
 
 /// Appends a numeric as PostgreSQL printed it.
 pub(super) fn write_text(text: &[u8], decimals: Decimals, out: &mut Vec<u8>) -> Result<(), Reason> {
-    match classify(text) {
-        TextForm::Digits { .. } if decimals == Decimals::Shown => write_quoted(text, out),
-        TextForm::Digits { shortest } => write_quoted(shortest, out),
-        TextForm::Special => Err(Reason::OutOfRange),
-        TextForm::Malformed => Err(Reason::Malformed),
-    }
-}
-
-/// What a text is, as a numeric.
-pub(super) enum TextForm<'a> {
-    /// A number; `shortest` is the same without zeros at the end.
-    Digits { shortest: &'a [u8] },
-    /// NaN or an infinity.
-    Special,
-    /// Not what `numeric_out` prints.
-    Malformed,
-}
-
-pub(super) fn classify(text: &[u8]) -> TextForm<'_> {
-    if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
-        return TextForm::Special;
-    }
     let unsigned = text.strip_prefix(b"-").unwrap_or(text);
-    let Some(point) = memchr::memchr(b'.', unsigned) else {
-        return if are_digits(unsigned) { TextForm::Digits { shortest: text } } else { TextForm::Malformed };
-    };
-    let (whole, decimals) = (unsigned.get(..point), unsigned.get(point + 1..));
-    if !whole.is_some_and(are_digits) || !decimals.is_some_and(are_digits) {
-        return TextForm::Malformed;
+    // One pass, and one branch at its end: what is no digit may be the point, once and between digits.
+    let (mut others, mut point) = (0_usize, 0);
+    for (at, &byte) in unsigned.iter().enumerate() {
+        if byte.wrapping_sub(b'0') > 9 {
+            others += 1;
+            point = at;
+        }
     }
+    let is_inside = point > 0 && point + 1 < unsigned.len() && unsigned.get(point) == Some(&b'.');
+    match (others, decimals) {
+        (0, _) if !unsigned.is_empty() => write_quoted(text, out),
+        (1, Decimals::Shown) if is_inside => write_quoted(text, out),
+        (1, Decimals::Shortest) if is_inside => write_quoted(without_zeros(text), out),
+        _ if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") => Err(Reason::OutOfRange),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+/// The same number without zeros at its end, and without the point if nothing is left behind it.
+fn without_zeros(text: &[u8]) -> &[u8] {
     let zeros = text.iter().rev().take_while(|&&byte| byte == b'0').count();
     let shortest = text.get(..text.len() - zeros).unwrap_or(text);
-    TextForm::Digits { shortest: shortest.strip_suffix(b".").unwrap_or(shortest) }
-}
-
-fn are_digits(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+    shortest.strip_suffix(b".").unwrap_or(shortest)
 }
 
 fn write_quoted(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {

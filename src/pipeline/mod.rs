@@ -116,6 +116,7 @@ impl Pipeline {
                 spare: Spare::new(limits.memory_limit / 4),
                 held_bytes: 0,
                 next_sequence: 0,
+                sealed_early: false,
                 key: Vec::new(),
                 line: Vec::new(),
             },
@@ -209,10 +210,11 @@ impl Pipeline {
     /// The row is in no batch; nothing changed.
     pub fn upsert(&mut self, table: TableIndex, change: Change, row: &impl Row) -> Result<(), PushError> {
         let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
-        let pushed = found.upsert(row, &mut self.shared)?;
-        found.counters.count(change);
-        self.taken_in(table, pushed);
-        Ok(())
+        let pushed = found.upsert(row, &mut self.shared);
+        if pushed.is_ok() {
+            found.counters.count(change);
+        }
+        self.taken_in(table, pushed)
     }
 
     /// Takes in the delete of a row; only the columns of the key are asked for.
@@ -222,10 +224,11 @@ impl Pipeline {
     /// The delete is in no batch; nothing changed.
     pub fn delete(&mut self, table: TableIndex, row: &impl Row) -> Result<(), PushError> {
         let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
-        let pushed = found.delete(row, &mut self.shared)?;
-        found.counters.deletes += 1;
-        self.taken_in(table, pushed);
-        Ok(())
+        let pushed = found.delete(row, &mut self.shared);
+        if pushed.is_ok() {
+            found.counters.deletes += 1;
+        }
+        self.taken_in(table, pushed)
     }
 
     /// Counts a TRUNCATE of the table, which is the caller's to carry out.
@@ -387,9 +390,13 @@ impl Pipeline {
     }
 
     #[inline]
-    fn taken_in(&mut self, index: TableIndex, pushed: Pushed) {
+    fn taken_in(&mut self, index: TableIndex, pushed: Result<Pushed, PushError>) -> Result<(), PushError> {
+        if std::mem::take(&mut self.shared.sealed_early) {
+            self.make_ready(index);
+        }
+        let pushed = pushed?;
         self.shared.checkpoint.row();
-        let Some(table) = self.tables.get_mut(index.0 as usize) else { return };
+        let Some(table) = self.tables.get_mut(index.0 as usize) else { return Err(PushError::Removed) };
         if table.clock.is_none() && !table.awaits_commit {
             table.awaits_commit = true;
             self.await_commit.push(index);
@@ -397,6 +404,7 @@ impl Pipeline {
         if pushed == Pushed::Full {
             self.seal_table(index);
         }
+        Ok(())
     }
 
     /// Puts a table that has a sealed batch and no load under way among those that can have one.

@@ -80,6 +80,8 @@ pub(super) struct Shared {
     /// Bytes of open batches, sealed ones and loads in flight.
     pub(super) held_bytes: usize,
     pub(super) next_sequence: u64,
+    /// A table has sealed batches to make way for the row at hand; the pipeline does not know yet.
+    pub(super) sealed_early: bool,
     /// The key of the row at hand, where it is needed before the row is written.
     pub(super) key: Vec<u8>,
     /// The line that the row at hand is completed from.
@@ -257,6 +259,7 @@ impl Table {
         let shape = writing.shape(&columns).map_err(PushError::Shape)?;
         if self.open.len() >= MAX_OPEN {
             self.seal(shared);
+            shared.sealed_early = true;
         }
         let floor = shared.checkpoint.open();
         self.open.push(Batch::new(columns, shape, floor, &mut shared.spare));
@@ -301,6 +304,7 @@ impl Table {
         let Some((_, batch)) = self.at(place) else { return Err(PushError::Removed) };
         let (columns, line) = (batch.columns.clone(), batch.take_back(bytes));
         self.seal(shared);
+        shared.sealed_early = true;
         let place = self.open_batch(columns, shared)?;
         let Some((writing, batch)) = self.at(place) else { return Err(PushError::Removed) };
         let encoder = Arc::clone(&writing.encoder);

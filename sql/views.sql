@@ -10,15 +10,14 @@ SELECT
     'dbmazz_' || m.mirror AS slot_name,
     coalesce(l.confirmed_lsn, c.confirmed_lsn) AS confirmed_lsn,
     coalesce(l.received_lsn, l.confirmed_lsn, c.confirmed_lsn) AS received_lsn,
-    greatest(pg_catalog.pg_wal_lsn_diff(
-        CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-             ELSE pg_catalog.pg_current_wal_lsn() END,
-        greatest(l.durable_lsn, l.confirmed_lsn, c.confirmed_lsn))::bigint, 0) AS lag_bytes,
+    CASE WHEN w.lsn <= p.lsn THEN 0 ELSE pg_catalog.pg_wal_lsn_diff(w.lsn, p.lsn)::bigint END AS lag_bytes,
     CASE
-        WHEN l.durable_commit_time >= l.received_commit_time THEN '0'::interval
-        WHEN l.durable_commit_time IS NOT NULL
-            THEN greatest(pg_catalog.clock_timestamp() - l.durable_commit_time, '0'::interval)
-        ELSE greatest(pg_catalog.clock_timestamp() - c.confirmed_at, '0'::interval)
+        -- Nothing is streamed yet, so there is no last commit to be behind of.
+        WHEN m.enabled AND coalesce(l.state, m.state) IN ('starting', 'snapshot') THEN NULL
+        WHEN l.pid IS NOT NULL AND coalesce(l.durable_commit_time >= l.received_commit_time, true)
+            AND (l.received_commit_time IS NULL OR l.durable_commit_time IS NOT NULL) THEN '0'::interval
+        WHEN p.at >= pg_catalog.clock_timestamp() THEN '0'::interval
+        ELSE pg_catalog.clock_timestamp() - p.at
     END AS lag,
     (SELECT count(*) FROM dbmazz.mirror_table t WHERE t.mirror = m.mirror)::integer AS tables,
     coalesce(l.rows_per_second, 0) AS rows_per_second,
@@ -33,7 +32,16 @@ FROM dbmazz.mirror m
 LEFT JOIN dbmazz.live_mirrors() l
     ON l.mirror = m.mirror
     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-LEFT JOIN dbmazz.checkpoint c ON c.mirror = m.mirror;
+LEFT JOIN dbmazz.checkpoint c ON c.mirror = m.mirror
+-- How far the log goes, and how far the target is known to have come; greatest() passes over NULL.
+CROSS JOIN (
+    SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                ELSE pg_catalog.pg_current_wal_lsn() END AS lsn
+) w
+CROSS JOIN LATERAL (
+    SELECT greatest(l.durable_lsn, l.confirmed_lsn, c.confirmed_lsn) AS lsn,
+           greatest(l.durable_commit_time, c.confirmed_at) AS at
+) p;
 COMMENT ON VIEW dbmazz_stat_mirror IS 'mirrors of this database and how they stand';
 COMMENT ON COLUMN dbmazz_stat_mirror.mirror IS 'name of the mirror';
 COMMENT ON COLUMN dbmazz_stat_mirror.state IS 'starting, snapshot, streaming, paused, retrying, error or needs_resync';
@@ -42,8 +50,8 @@ COMMENT ON COLUMN dbmazz_stat_mirror.server IS 'foreign server that the rows go 
 COMMENT ON COLUMN dbmazz_stat_mirror.slot_name IS 'replication slot of the mirror';
 COMMENT ON COLUMN dbmazz_stat_mirror.confirmed_lsn IS 'the checkpoint: all that committed before is visible at the target and would survive a crash';
 COMMENT ON COLUMN dbmazz_stat_mirror.received_lsn IS 'position up to which the log is decoded';
-COMMENT ON COLUMN dbmazz_stat_mirror.lag_bytes IS 'bytes of log whose changes are not known to be visible at the target';
-COMMENT ON COLUMN dbmazz_stat_mirror.lag IS 'age of the last commit that is visible at the target; zero when all that was decoded is visible';
+COMMENT ON COLUMN dbmazz_stat_mirror.lag_bytes IS 'bytes of log whose changes are not known to be visible at the target; null before the first checkpoint';
+COMMENT ON COLUMN dbmazz_stat_mirror.lag IS 'age of the last commit that is visible at the target; zero when all that was decoded is visible, null before the mirror streams';
 COMMENT ON COLUMN dbmazz_stat_mirror.tables IS 'number of tables';
 COMMENT ON COLUMN dbmazz_stat_mirror.rows_per_second IS 'rows loaded during the last measured second';
 COMMENT ON COLUMN dbmazz_stat_mirror.rows_total IS 'rows loaded since the worker''s start';

@@ -139,7 +139,7 @@ fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(
         mirror::delete(name);
         Event { detail: Some(&detail), ..Event::of(name, Severity::Info, &message) }.record();
     });
-    pending::touch(name, row.enabled);
+    pending::touch_dropped(name, row.enabled);
     Ok(())
 }
 

@@ -7,6 +7,9 @@
 //! The statements that create them are in `sql/functions.sql`, where volatility, strictness and rights are stated;
 //! pgrx writes none of its own.
 
+// An ErrorReport is large, and made at most once per call.
+#![allow(clippy::result_large_err)]
+
 use pgrx::extension_sql_file;
 
 mod check;

@@ -11,7 +11,7 @@
 //! [`touch`]; everything else runs by itself.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
 use crate::postgres::catalog::{as_extension, mirror, source};
-use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 use crate::postgres::latch;
+use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 
 /// The worker is asked to end by itself first; then it is told to, since it may be waiting for a lock of ours.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -34,6 +34,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 struct Pending {
     /// Touched mirrors, and whether they were enabled before.
     touched: BTreeMap<String, bool>,
+    /// Those of them that were dropped, if no savepoint has taken it back.
+    dropped: BTreeSet<String>,
     /// What shared memory is told after the commit.
     wishes: Vec<(String, Wanted)>,
     /// Workers that were told to stop before it.
@@ -58,6 +60,17 @@ pub(super) fn touch(mirror: &str, was_enabled: bool) {
         register_xact_callback(PgXactCallbackEvent::Commit, after_commit);
         register_xact_callback(PgXactCallbackEvent::Abort, after_abort);
     }
+}
+
+/// Remembers that a mirror has been dropped. Its worker runs and its slot is there until the transaction ends.
+pub(super) fn touch_dropped(mirror: &str, was_enabled: bool) {
+    touch(mirror, was_enabled);
+    PENDING.with_borrow_mut(|pending| pending.dropped.insert(mirror.to_owned()));
+}
+
+/// Whether the transaction has dropped a mirror of this name.
+pub(super) fn was_dropped(mirror: &str) -> bool {
+    PENDING.with_borrow(|pending| pending.dropped.contains(mirror))
 }
 
 /// `COMMIT PREPARED` may come from another session, which knows nothing of this.
@@ -110,7 +123,9 @@ fn tell(name: &str, wanted: Wanted) {
         return;
     }
     if shmem::want(name, current_database(), wanted).is_err() {
-        warning!("no slot of shared memory is free for mirror \"{name}\"; it starts when another one is dropped and the server is restarted");
+        warning!(
+            "no slot of shared memory is free for mirror \"{name}\"; it starts when another one is dropped and the server is restarted"
+        );
     }
 }
 
@@ -131,13 +146,16 @@ fn remove(name: &str) -> Result<(), Failure> {
         if started.elapsed() > STOP_TIMEOUT {
             let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
             let pids: Vec<String> = processes.iter().map(i32::to_string).collect();
-            return Err(Failure::new(code, format!("could not drop mirror \"{name}\": its worker did not stop"))
-                .detail(format!("Still running: {}.", pids.join(", ")))
-                .hint("Try again."));
+            return Err(Failure::new(
+                code,
+                format!("could not drop mirror \"{name}\": its worker did not stop"),
+            )
+            .detail(format!("Still running: {}.", pids.join(", ")))
+            .hint("Try again."));
         }
         if started.elapsed() > PATIENCE && !was_terminated {
             was_terminated = true;
-            as_extension(|| processes.iter().for_each(|pid| drop(source::terminate(*pid))));
+            as_extension(|| processes.iter().for_each(|pid| source::terminate(*pid)));
         }
         latch::wait(None, Duration::from_millis(20));
     }
@@ -151,7 +169,8 @@ fn processes_of(name: &str, slot_name: &str) -> Vec<i32> {
     if let Some(slot) = find(name).filter(is_ours) {
         pids.extend([slot.pid, slot.holder.pid]);
     }
-    let slot = as_extension(|| source::slot(slot_name)).filter(|slot| slot.database == Some(current_database()));
+    let slot =
+        as_extension(|| source::slot(slot_name)).filter(|slot| slot.database == Some(current_database()));
     pids.extend(slot.and_then(|slot| slot.active_pid));
     pids.retain(|pid| *pid != 0);
     pids.dedup();
@@ -161,7 +180,9 @@ fn processes_of(name: &str, slot_name: &str) -> Vec<i32> {
 fn drop_slot(name: &str, slot_name: &str) {
     let Some(slot) = as_extension(|| source::slot(slot_name)) else { return };
     if slot.database != Some(current_database()) {
-        warning!("replication slot \"{slot_name}\" is not of this database; mirror \"{name}\" is dropped without it");
+        warning!(
+            "replication slot \"{slot_name}\" is not of this database; mirror \"{name}\" is dropped without it"
+        );
         return;
     }
     let Ok(slot_name) = std::ffi::CString::new(slot_name) else { return };

@@ -14,10 +14,7 @@ use crate::sink::starrocks::{OptionError, validate_mapping_options, validate_ser
 /// `invalid_parameter_value` with the list of valid options; `insufficient_privilege` for a file of the server that
 /// the role may not read.
 #[pg_extern(sql = false)]
-fn dbmazz_starrocks_validator(
-    options: Vec<Option<String>>,
-    catalog: pg_sys::Oid,
-) -> Result<(), ErrorReport> {
+fn dbmazz_starrocks_validator(options: Vec<Option<String>>, catalog: pg_sys::Oid) -> Result<(), ErrorReport> {
     let options: Vec<(String, String)> = options.iter().flatten().map(|option| pair(option)).collect();
     validate(&options, catalog)?;
     Ok(())

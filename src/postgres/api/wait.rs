@@ -62,7 +62,8 @@ fn wait(name: &str, lsn: Lsn, deadline: Option<Instant>) -> Result<bool, Failure
         let is_durable = pending::find(name).is_some_and(|slot| slot.progress.durable_lsn >= lsn);
         if is_durable || tables_seen.is_none_or(|seen: Instant| seen.elapsed() > TABLES_EVERY) {
             tables_seen = Some(Instant::now());
-            let tables = as_extension(|| table::standing(name)).ok_or_else(|| Failure::no_such_mirror(name))?;
+            let tables =
+                as_extension(|| table::standing(name)).ok_or_else(|| Failure::no_such_mirror(name))?;
             if tables.in_error {
                 return Ok(false);
             }

@@ -166,7 +166,7 @@ fn check_wrapper(wrapper: pg_sys::Oid, server: &str) -> Result<(), ServerProblem
 }
 
 fn check_usage(server: pg_sys::Oid, name: &str, role: pg_sys::Oid) -> Result<(), ServerProblem> {
-    let usage = pg_sys::ACL_USAGE.into();
+    let usage = pg_sys::ACL_USAGE as pg_sys::AclMode;
     // SAFETY: looks into the system cache.
     let answer = unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]

@@ -45,9 +45,9 @@ pub(in crate::postgres) fn background_worker_count() -> i64 {
     .unwrap_or(0)
 }
 
-/// Asks a process of the server to end; says whether there was one. Needs the right to do so.
-pub(in crate::postgres) fn terminate(pid: i32) -> bool {
-    query::row("SELECT pg_catalog.pg_terminate_backend($1)", &[pid.into()], |row| row.must(1)).unwrap_or(false)
+/// Asks a process of the server to end, if there is one. Needs the right to do so.
+pub(in crate::postgres) fn terminate(pid: i32) {
+    query::row("SELECT pg_catalog.pg_terminate_backend($1)", &[pid.into()], |_| ());
 }
 
 /// Writes a message to the log, of no use but that its end is a position at which the log can be flushed.

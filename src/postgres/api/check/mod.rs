@@ -64,12 +64,16 @@ impl Preflight {
     pub(super) fn run(request: &Request<'_>) -> Self {
         let mut preflight = Self::default();
         let options = guc::defaults().merged(request.options).map_err(Failure::from);
-        preflight.note("options", options.as_ref().map(|_| "The options are valid.".to_owned()).map_err(Clone::clone));
+        preflight.note(
+            "options",
+            options.as_ref().map(|_| "The options are valid.".to_owned()).map_err(Clone::clone),
+        );
         settings::check(request, &mut preflight);
         let config = server::config(request.server, request.role).map_err(Failure::from);
         let found = |_: &_| format!("Server \"{}\" and its user mapping are complete.", request.server);
         preflight.note("server", config.as_ref().map(found).map_err(Clone::clone));
-        let database = config.as_ref().map_or_else(|_| server::current_database(), |config| config.database.clone());
+        let database =
+            config.as_ref().map_or_else(|_| server::current_database(), |config| config.database.clone());
         let options = options.unwrap_or_else(|_| Options::default());
         tables::check(request, &database, &options, &mut preflight);
         if let Ok(config) = config {
@@ -109,6 +113,7 @@ impl Preflight {
 ///
 /// `null_value_not_allowed` for a missing server or a NULL among the tables. What does not hold is no error but a row.
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)] // The columns of the result.
 fn dbmazz_check_mirror(
     server: Option<&str>,
     tables: Option<Vec<Option<pg_sys::Oid>>>,
@@ -117,7 +122,12 @@ fn dbmazz_check_mirror(
 ) -> Result<
     TableIterator<
         'static,
-        (name!(check_name, String), name!(ok, bool), name!(detail, Option<String>), name!(hint, Option<String>)),
+        (
+            name!(check_name, String),
+            name!(ok, bool),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+        ),
     >,
     ErrorReport,
 > {
@@ -149,7 +159,9 @@ pub(super) fn not_null(
 ) -> Result<Option<Vec<pg_sys::Oid>>, Failure> {
     let Some(tables) = tables else { return Ok(None) };
     let tables: Option<Vec<pg_sys::Oid>> = tables.into_iter().collect();
-    tables.map(Some).ok_or_else(|| Failure::null_argument("tables").detail("An element of the array is null."))
+    tables
+        .map(Some)
+        .ok_or_else(|| Failure::null_argument("tables").detail("An element of the array is null."))
 }
 
 /// The role whose rights count.

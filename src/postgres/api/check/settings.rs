@@ -113,6 +113,11 @@ fn name_is_free(name: &str) -> Result<String, Failure> {
     if as_extension(|| mirror::read(name)).is_some() {
         return Err(Failure::new(TAKEN, format!("mirror \"{name}\" already exists")).hint(other_name(name)));
     }
+    if pending::was_dropped(name) {
+        return Err(Failure::new(TAKEN, format!("mirror \"{name}\" was dropped in this transaction"))
+            .detail("Its worker and its slot go at commit.")
+            .hint("Commit the transaction, then start the mirror."));
+    }
     let elsewhere = pending::find(name)
         .filter(|slot| !pending::is_ours(slot) && (slot.wanted == Wanted::Run || slot.pid != 0));
     if elsewhere.is_some() {

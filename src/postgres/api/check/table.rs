@@ -105,7 +105,7 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
         return refuse(WRONG_KIND, "system catalog", system);
     }
     if relation.namespace() == "dbmazz" {
-        return refuse(WRONG_KIND, "table of the extension itself", system);
+        return refuse(WRONG_KIND, "extension table", system);
     }
     match form.relkind.cast_unsigned() {
         pg_sys::RELKIND_RELATION => {}
@@ -123,7 +123,11 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
         _ => return refuse(WRONG_KIND, "relation", "Only tables can be mirrored."),
     }
     if form.relispartition && !candidate.is_named {
-        return refuse(NOT_SUPPORTED, "partition", "Name the partition to mirror it into a table of its own.");
+        return refuse(
+            NOT_SUPPORTED,
+            "partition",
+            "Name the partition to mirror it into a table of its own.",
+        );
     }
     storage(form, names)
 }
@@ -157,7 +161,8 @@ fn rights(relation: &PgRelation, names: &Names, role: pg_sys::Oid) -> Result<(),
     let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
     // SAFETY: look into the system caches, for a relation that is open; neither raises an error when it says no.
     let (may_select, security) = unsafe {
-        let may_select = pg_sys::pg_class_aclcheck(relation.oid(), role, select) == pg_sys::AclResult::ACLCHECK_OK;
+        let may_select =
+            pg_sys::pg_class_aclcheck(relation.oid(), role, select) == pg_sys::AclResult::ACLCHECK_OK;
         (may_select, pg_sys::check_enable_rls(relation.oid(), role, true))
     };
     let role_name = pgrx::spi::quote_identifier(server::role_name(role));
@@ -169,14 +174,17 @@ fn rights(relation: &PgRelation, names: &Names, role: pg_sys::Oid) -> Result<(),
         let message = format!("cannot mirror table \"{}\": row-level security hides rows of it", names.plain);
         return Err(Failure::new(code, message)
             .detail(format!("Its policies apply to role {role_name}, and a mirror has all rows."))
-            .hint(format!("Start the mirror as the owner of the table, or ALTER ROLE {role_name} BYPASSRLS.")));
+            .hint(format!(
+                "Start the mirror as the owner of the table, or ALTER ROLE {role_name} BYPASSRLS."
+            )));
     }
     Ok(())
 }
 
 fn unfit(problem: RelationProblem, relid: pg_sys::Oid, names: &Names) -> Failure {
     let table = &names.plain;
-    if matches!(problem, RelationProblem::NoKey(Identity::Default | Identity::Full)) && as_extension(|| source::has_deferrable_key(relid))
+    if matches!(problem, RelationProblem::NoKey(Identity::Default | Identity::Full))
+        && as_extension(|| source::has_deferrable_key(relid))
     {
         let message = format!("cannot mirror table \"{table}\": its primary key is DEFERRABLE");
         return Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)

@@ -68,7 +68,11 @@ fn candidates(request: &Request<'_>) -> Result<Vec<Candidate>, Failure> {
 }
 
 fn distinct(tables: &[pg_sys::Oid]) -> impl Iterator<Item = pg_sys::Oid> {
-    tables.iter().enumerate().filter(|(at, relid)| !tables.iter().take(*at).any(|other| other == *relid)).map(|(_, relid)| *relid)
+    tables
+        .iter()
+        .enumerate()
+        .filter(|(at, relid)| !tables.iter().take(*at).any(|other| other == *relid))
+        .map(|(_, relid)| *relid)
 }
 
 fn published(publication: &Publication) -> Vec<Candidate> {
@@ -84,8 +88,9 @@ fn published(publication: &Publication) -> Vec<Candidate> {
 fn no_publication(name: &str) -> Failure {
     let code = PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT;
     let quoted = pgrx::spi::quote_identifier(name);
-    Failure::new(code, format!("publication \"{name}\" does not exist"))
-        .hint(format!("CREATE PUBLICATION {quoted} FOR TABLE …, or name the tables; a publication is not needed."))
+    Failure::new(code, format!("publication \"{name}\" does not exist")).hint(format!(
+        "CREATE PUBLICATION {quoted} FOR TABLE …, or name the tables; a publication is not needed."
+    ))
 }
 
 fn no_tables(request: &Request<'_>) -> Failure {
@@ -124,10 +129,15 @@ fn clashes(specs: &[(TableSpec, bool)], server: &str) -> Vec<Failure> {
 
 /// Entries of the maps that say something about no table of the mirror: most likely a name is misspelled.
 fn unused_entries(specs: &[(TableSpec, bool)], options: &Options) -> Vec<Failure> {
-    let tables = options.table_map.keys().filter(|key| specs.iter().all(|(spec, _)| spec.source_name != **key));
+    let tables =
+        options.table_map.keys().filter(|key| specs.iter().all(|(spec, _)| spec.source_name != **key));
     let has_column = |key: &str| {
-        specs.iter().flat_map(|(spec, _)| spec.columns.iter().map(|column| (&spec.source_name, &column.source.name)))
-            .any(|(table, column)| key.strip_prefix(table.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(column))
+        specs
+            .iter()
+            .flat_map(|(spec, _)| spec.columns.iter().map(|column| (&spec.source_name, &column.source.name)))
+            .any(|(table, column)| {
+                key.strip_prefix(table.as_str()).and_then(|rest| rest.strip_prefix('.')) == Some(column)
+            })
     };
     let columns = options.column_map.keys().filter(|key| !has_column(key));
     let tables = tables.map(|key| ("table_map", key, "schema.table"));
@@ -135,8 +145,11 @@ fn unused_entries(specs: &[(TableSpec, bool)], options: &Options) -> Vec<Failure
     tables
         .chain(columns)
         .map(|(option, key, form)| {
-            Failure::new(INVALID, format!("option \"{option}\" names \"{key}\", which the mirror does not have"))
-                .hint(format!("Write the name as {form}, without quotes."))
+            Failure::new(
+                INVALID,
+                format!("option \"{option}\" names \"{key}\", which the mirror does not have"),
+            )
+            .hint(format!("Write the name as {form}, without quotes."))
         })
         .collect()
 }

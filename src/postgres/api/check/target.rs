@@ -61,7 +61,8 @@ fn wait_for(answers: &Receiver<ServerInfo>, waker: &Waker) -> Result<ServerInfo,
             Ok(info) => return Ok(info),
             Err(TryRecvError::Disconnected) => {
                 let code = PgSqlErrorCode::ERRCODE_INTERNAL_ERROR;
-                return Err(Failure::new(code, "could not check StarRocks: the thread that asked it ended"));
+                return Err(Failure::new(code, "could not check StarRocks: the thread that asked it ended")
+                    .hint("The server log may say why."));
             }
             Err(TryRecvError::Empty) if started.elapsed() > TIMEOUT => {
                 let code = PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE;
@@ -80,12 +81,15 @@ const LOG_IN: &str = "ALTER USER MAPPING FOR … SERVER … OPTIONS (SET user '�
 
 fn no_thread(error: &io::Error) -> Failure {
     let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES;
-    Failure::new(code, format!("could not start a thread: {error}")).hint("Check the limits of the operating system.")
+    Failure::new(code, format!("could not start a thread: {error}"))
+        .hint("Check the limits of the operating system.")
 }
 
 fn http_failure(error: HttpCheckError) -> Failure {
     let (code, hint) = match &error {
-        HttpCheckError::Credentials(_) => (PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION, LOG_IN),
+        HttpCheckError::Credentials(_) => {
+            (PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION, LOG_IN)
+        }
         HttpCheckError::Tls(_) => (
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "ALTER SERVER … OPTIONS (SET ca_file '…') with a file of certificates in PEM form.",

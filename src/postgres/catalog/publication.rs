@@ -20,7 +20,7 @@ pub(in crate::postgres) struct Publication {
 pub(in crate::postgres) struct Published {
     /// The table.
     pub(in crate::postgres) relid: pg_sys::Oid,
-    /// The row filter as an expression; none for all rows.
+    /// The row filter, as the text of its expression tree; none for all rows.
     pub(in crate::postgres) row_filter: Option<String>,
     /// The column list (`attnum` of each); none for all columns.
     pub(in crate::postgres) columns: Option<Vec<i16>>,
@@ -49,7 +49,7 @@ fn tables(publication: &str) -> Vec<Published> {
     #[cfg(feature = "pg14")]
     let filters = "NULL::pg_catalog.text, NULL::pg_catalog.text";
     #[cfg(not(feature = "pg14"))]
-    let filters = "pg_catalog.pg_get_expr(r.prqual, r.prrelid), r.prattrs::pg_catalog.text";
+    let filters = "r.prqual::pg_catalog.text, r.prattrs::pg_catalog.text";
     let sql = format!(
         "SELECT t.relid, {filters}
          FROM pg_catalog.pg_get_publication_tables($1) t

@@ -187,6 +187,23 @@ pub(in crate::postgres) unsafe fn describe(
     Ok(spec)
 }
 
+/// `attnum` of the columns whose names are wanted.
+///
+/// # Safety
+///
+/// As [`describe`].
+pub(in crate::postgres) unsafe fn attribute_numbers(
+    relation: pg_sys::Relation,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<i16> {
+    // SAFETY: the caller vouches for the relation; the descriptor lives as long as it is open, and is not released here.
+    let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*relation).rd_att) };
+    let live = descriptor.iter().filter(|attribute| !attribute.attisdropped);
+    live.filter(|attribute| name_of(&attribute.attname).is_ok_and(|name| is_wanted(&name)))
+        .map(|attribute| attribute.attnum)
+        .collect()
+}
+
 /// The columns of a table as a text that changes exactly when rows would have to be written in another way.
 pub(in crate::postgres) fn definition(spec: &TableSpec) -> String {
     let mut text = format!("key {}", spec.key_len);

@@ -69,16 +69,26 @@ pub(super) unsafe extern "C-unwind" fn change(
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn truncate(
     ctx: Context,
-    _txn: Txn,
+    txn: Txn,
     count: c_int,
     relations: *mut pg_sys::Relation,
-    _change: *mut pg_sys::ReorderBufferChange,
+    change: *mut pg_sys::ReorderBufferChange,
 ) {
-    // SAFETY: the server gives an array of that many open relations.
+    // SAFETY: the server gives an array of that many open relations. pgoutput says in a message which of the filtered
+    // ones are published with TRUNCATE.
     unsafe {
-        let relations = std::slice::from_raw_parts(relations, usize::try_from(count).unwrap_or_default());
-        for relation in relations {
-            behind(ctx).feed.truncate((**relation).rd_id.to_u32());
+        let all = std::slice::from_raw_parts(relations, usize::try_from(count).unwrap_or_default());
+        let mut has_filtered = false;
+        for relation in all {
+            let relid = (**relation).rd_id.to_u32();
+            match behind(ctx).feed.route(relid) {
+                Route::Skip => {}
+                Route::Own => behind(ctx).feed.truncate(relid),
+                Route::Pgoutput => has_filtered = true,
+            }
+        }
+        if has_filtered && let Some(original) = behind(ctx).originals.truncate {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, count, relations, change));
         }
     }
 }

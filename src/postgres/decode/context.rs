@@ -20,6 +20,7 @@ use crate::lsn::Lsn;
 pub(super) struct Originals {
     pub(super) begin: pg_sys::LogicalDecodeBeginCB,
     pub(super) change: pg_sys::LogicalDecodeChangeCB,
+    pub(super) truncate: pg_sys::LogicalDecodeTruncateCB,
     pub(super) commit: pg_sys::LogicalDecodeCommitCB,
 }
 
@@ -72,8 +73,12 @@ impl Decoder {
         // process, like the context. The catalogs that the past will fill in are emptied of the present.
         unsafe {
             let hooks = &mut (*ctx).callbacks;
-            let originals =
-                Originals { begin: hooks.begin_cb, change: hooks.change_cb, commit: hooks.commit_cb };
+            let originals = Originals {
+                begin: hooks.begin_cb,
+                change: hooks.change_cb,
+                truncate: hooks.truncate_cb,
+                commit: hooks.commit_cb,
+            };
             let behind = Box::into_raw(Box::new(Behind { feed, originals }));
             hooks.begin_cb = Some(callbacks::begin);
             hooks.change_cb = Some(callbacks::change);

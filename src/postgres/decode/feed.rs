@@ -21,7 +21,7 @@ use super::outgoing::Outgoing;
 use crate::encode::{Row, Value};
 use crate::lsn::Lsn;
 use crate::options::{OnStatement, Options};
-use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, PushError};
+use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, PushError, TableIndex};
 
 /// So many changes are taken in before the worker looks up: interrupts, outcomes, the clock.
 const CHANGES_PER_BREATH: u32 = 256;
@@ -132,8 +132,8 @@ impl Feed {
                         (_, None) => Ok(()),
                         (None, Some(new)) => pipeline.upsert(*index, Change::Update, &new).map_err(reason),
                         (Some(old), Some(new)) => {
-                            let new = Merged { new, old, old_is_whole: *identity_is_full };
-                            update_with_old_row(pipeline, *index, &new, spec.key_len, spec.columns.len())
+                            let new = Merged { new, old: &old, old_is_whole: *identity_is_full };
+                            update_with_old_row(pipeline, *index, &new, &old, spec.key_len, spec.columns.len())
                         }
                     },
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_DELETE => match old {
@@ -267,14 +267,15 @@ impl Feed {
 }
 
 /// An UPDATE that has an old row: the key changed, or the replica identity is FULL.
-fn update_with_old_row(
+pub(super) fn update_with_old_row(
     pipeline: &mut Pipeline,
-    index: crate::pipeline::TableIndex,
-    row: &Merged<'_>,
+    index: TableIndex,
+    row: &impl Row,
+    old: &impl Row,
     key_len: usize,
     columns: usize,
 ) -> Result<(), String> {
-    if (0..key_len).all(|column| row.old.value(column) == row.new.value(column)) {
+    if (0..key_len).all(|column| old.value(column) == row.value(column)) {
         return pipeline.upsert(index, Change::Update, row).map_err(reason);
     }
     if (0..columns).any(|column| row.value(column) == Value::Unchanged) {
@@ -282,14 +283,14 @@ fn update_with_old_row(
                     value; REPLICA IDENTITY FULL would put it there"
             .to_owned());
     }
-    pipeline.delete(index, &row.old).map_err(reason)?;
+    pipeline.delete(index, old).map_err(reason)?;
     pipeline.upsert(index, Change::Update, row).map_err(reason)
 }
 
 /// A new row whose unchanged values are taken from the old one, where that is whole.
 struct Merged<'a> {
     new: TupleRow<'a>,
-    old: TupleRow<'a>,
+    old: &'a TupleRow<'a>,
     old_is_whole: bool,
 }
 
@@ -302,7 +303,7 @@ impl Row for Merged<'_> {
     }
 }
 
-fn reason(problem: PushError) -> String {
+pub(super) fn reason(problem: PushError) -> String {
     problem.to_string()
 }
 

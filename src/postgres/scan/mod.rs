@@ -4,12 +4,16 @@
 //! throw the application out of shared buffers (`table_beginscan_tidrange` would). It checks neither rights nor row
 //! security: that is done at every start of the mirror.
 
+mod filter;
+
 use std::time::Duration;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::{compat, ffi, latch};
+
+pub(super) use filter::RowFilter;
 
 /// `MaxBlockNumber`.
 const LAST_BLOCK: u32 = pg_sys::InvalidBlockNumber - 1;

@@ -11,10 +11,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::chunk::Chunk;
-use super::super::catalog::relation::{self, Columns};
+use super::super::catalog::relation;
 use super::super::catalog::table::{Counters, MirrorTableRow};
 use super::super::loader::Loader;
-use super::super::scan::{self, Position, RangeScan};
+use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::tuple::{RowMemory, TupleReader};
 use super::super::shmem::MirrorState;
 use super::super::{catalog, session, shmem};
@@ -144,6 +144,9 @@ impl Copier {
         scan::under_snapshot(snapshot, || {
             let relation = scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
             let filled = Source::of(relation, chunk, table, mirror).and_then(|source| {
+                // SAFETY: the text is the catalog's, and the transaction open until this closure is done.
+                let mut filter =
+                    mirror.row_filter_of(table.relid).map(|node| unsafe { RowFilter::new(node) });
                 let max_rows = mirror.options.batch_max_rows;
                 let mut batch =
                     CopyBatch::new(source.encoder.clone(), source.shape.clone(), max_rows, *max_bytes);
@@ -151,8 +154,11 @@ impl Copier {
                 // done.
                 let next = unsafe {
                     let mut rows = RangeScan::open(relation, from, chunk.end_block);
-                    let next = fill(&mut rows, &source, &mut batch, memory);
+                    let next = fill(&mut rows, filter.as_mut(), &source, &mut batch, memory);
                     rows.close();
+                    if let Some(filter) = filter {
+                        filter.free();
+                    }
                     next?
                 };
                 Ok((batch, next))
@@ -247,7 +253,7 @@ impl Source {
     ) -> Result<Self, String> {
         // SAFETY: the relation is open and locked by the caller.
         let (spec, natts, relfilenode) = unsafe {
-            let spec = relation::describe(open, table.target.clone(), &mirror.options, Columns::All);
+            let spec = relation::describe(open, table.target.clone(), &mirror.options, mirror.columns_of(table.relid));
             (spec, (*(*open).rd_att).natts, scan::relfilenode_of(open))
         };
         let spec = spec.map_err(|problem| problem.to_string())?;
@@ -273,6 +279,7 @@ impl Source {
 /// `rows` is an open scan of the relation that `source` was made from.
 unsafe fn fill(
     rows: &mut RangeScan,
+    mut filter: Option<&mut RowFilter>,
     source: &Source,
     batch: &mut CopyBatch,
     memory: &mut RowMemory,
@@ -284,6 +291,9 @@ unsafe fn fill(
             let slot = rows.next_row();
             if slot.is_null() {
                 return Ok(None);
+            }
+            if filter.as_mut().is_some_and(|filter| !filter.passes(slot)) {
+                continue;
             }
             memory.scoped(|| batch.push(&source.reader.slot_row(slot)))
         };

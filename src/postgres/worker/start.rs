@@ -1,11 +1,13 @@
 //! What a worker of a mirror needs to know before it can do anything, and what it must make sure of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::mirror::MirrorRow;
+use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
@@ -27,6 +29,8 @@ pub(super) struct Mirror {
     pub(super) options: Options,
     pub(super) tables: Vec<MirrorTableRow>,
     pub(super) config: StarRocksConfig,
+    /// What the publication publishes, by table; empty without one.
+    published: HashMap<pg_sys::Oid, Published>,
 }
 
 impl Mirror {
@@ -40,8 +44,22 @@ impl Mirror {
             let config = catalog::server::config(&row.server, row.owner)
                 .unwrap_or_else(|problem| error!("could not read server of mirror \"{name}\": {problem}"));
             let tables = catalog::table::list(name);
-            Some(Self { name: name.to_owned(), database, row, options, tables, config })
+            let publication = row.publication.as_deref().and_then(catalog::publication::read);
+            let published = publication.map(|publication| publication.tables).unwrap_or_default();
+            let published = published.into_iter().map(|table| (table.relid, table)).collect();
+            Some(Self { name: name.to_owned(), database, row, options, tables, config, published })
         })
+    }
+
+    /// Which columns of a table are mirrored.
+    pub(super) fn columns_of(&self, relid: pg_sys::Oid) -> Columns<'_> {
+        let list = self.published.get(&relid).and_then(|published| published.columns.as_deref());
+        list.map_or(Columns::All, Columns::Listed)
+    }
+
+    /// Which rows of a table are mirrored: the text of an expression tree, none for all.
+    pub(super) fn row_filter_of(&self, relid: pg_sys::Oid) -> Option<&str> {
+        self.published.get(&relid).and_then(|published| published.row_filter.as_deref())
     }
 
     /// Whether server or user mapping say something else by now.
@@ -71,7 +89,9 @@ pub(super) struct Described {
 pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Result<Described, String> {
     let Some(relation) = scan::open_table(table.relid) else { return Err("the table does not exist".to_owned()) };
     // SAFETY: the relation was just opened, in this transaction, and is closed below.
-    let described = unsafe { relation::describe(relation, table.target.clone(), &mirror.options, Columns::All) };
+    let described = unsafe {
+        relation::describe(relation, table.target.clone(), &mirror.options, mirror.columns_of(table.relid))
+    };
     // SAFETY: as above; looks into system caches only.
     let (may_read, has_row_security) = unsafe {
         let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT.into());

@@ -38,6 +38,9 @@ GRANT EXECUTE ON FUNCTION dbmazz.live_mirrors() TO pg_monitor, pg_database_owner
 GRANT SELECT ON dbmazz_stat_mirror, dbmazz_stat_table, dbmazz_progress_snapshot, dbmazz_event
     TO pg_monitor, pg_database_owner;
 GRANT SELECT ON dbmazz_rejected_row TO pg_database_owner;
+-- The checkpoint is for all who want to know up to which position the target can be relied on.
+GRANT USAGE ON SCHEMA dbmazz TO pg_monitor, pg_database_owner;
+GRANT SELECT ON dbmazz.checkpoint TO pg_monitor, pg_database_owner;
 
 -- No pg_extension_config_dump: mirrors do not survive dump and restore, and are not meant to. Their rows refer to tables
 -- and roles by OID, which a restored database has others of; and a copy of a database that went on mirroring would

@@ -1,11 +1,13 @@
-//! `dbmazz.event`: what happened to the mirrors. At most 10,000 events, none older than 30 days.
+//! `dbmazz.event`: what happened to the mirrors. At most 10,000 events; old ones go after 30 days, when new ones come.
 
 use pgrx::pg_sys;
 
 use super::query;
 
-/// Old events are looked for each time that so many new ones have come.
+/// Old events are looked for each time that so many new ones have come …
 const TRIM_EVERY: i64 = 100;
+/// … and this many are kept, so that there are never more than 10,000.
+const KEPT: i64 = 10_000 - TRIM_EVERY;
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,11 +74,11 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Removes old events. Numbers have gaps, so there may be fewer than 10,000 afterwards, never more.
+/// Removes old events. Numbers have gaps, so fewer than [`KEPT`] may be left, never more.
 fn trim() {
     query::run(
         "DELETE FROM dbmazz.event WHERE at < pg_catalog.now() - '30 days'::pg_catalog.interval
-             OR id <= (SELECT max(id) - 10000 FROM dbmazz.event)",
-        &[],
+             OR id <= (SELECT max(id) - $1 FROM dbmazz.event)",
+        &[KEPT.into()],
     );
 }

@@ -17,7 +17,7 @@ use crate::sink::starrocks::{self, HttpCheckError, ServerInfo, StarRocksConfig};
 /// Longest wait for anybody to answer; a session is waiting for this.
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// And for all answers together, whatever the single time-outs make of it.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Asks the frontend and the MySQL port.
 pub(super) fn check(mut config: StarRocksConfig, preflight: &mut Preflight) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{AlterJob, Table, same_name};
-use crate::ddl::{Alteration, Nullability, Place};
+use crate::catalog::{AlterJob, DefaultValue, Table, same_name};
+use crate::ddl::{Alteration, ColumnSpec, Nullability, Place};
 use crate::ddl_checks::checked_column;
 use crate::faults::Kind;
 use crate::server::{Shared, now_text};
@@ -20,7 +20,9 @@ pub(crate) fn alter(
 ) -> Result<(), SqlError> {
     let mut store = shared.storage.lock();
     if store.has_running_job(database, table) {
-        return Err(SqlError::analyzing(format!("A schema change operation is in progress on the table {table}")));
+        return Err(SqlError::analyzing(format!(
+            "A schema change operation is in progress on the table {table}"
+        )));
     }
     let current = store.catalog.table(database, table).ok_or_else(|| SqlError::unknown_table(table))?;
     // The whole statement is tried on a copy: it happens completely or not at all.
@@ -28,7 +30,7 @@ pub(crate) fn alter(
     for change in &changes {
         apply_to_table(&mut altered, change)?;
     }
-    if changes.iter().all(|change| matches!(change, Alteration::RenameColumn { .. })) {
+    if changes.iter().all(|change| matches!(change, Alteration::Rename { .. })) {
         return store.install(altered);
     }
     let has_fast_evolution = altered.has_fast_schema_evolution();
@@ -82,7 +84,9 @@ impl Store {
     /// Puts an altered table into the place of the old one.
     fn install(&mut self, altered: Table) -> Result<(), SqlError> {
         let (database, name) = (altered.database.clone(), altered.name.clone());
-        let Some(current) = self.catalog.table(&database, &name) else { return Err(SqlError::unknown_table(&name)) };
+        let Some(current) = self.catalog.table(&database, &name) else {
+            return Err(SqlError::unknown_table(&name));
+        };
         let had = |id: u32| current.columns.iter().any(|column| column.storage_id == id);
         for column in altered.columns.iter().filter(|column| !had(column.storage_id)) {
             self.add_storage_column(&altered, column)?;
@@ -98,41 +102,50 @@ impl Store {
 
 fn apply_to_table(table: &mut Table, change: &Alteration) -> Result<(), SqlError> {
     match change {
-        Alteration::AddColumn { column, place } => {
-            if table.position(&column.name).is_some() {
-                return Err(SqlError::new(1060, format!("Duplicate column name '{}'", column.name)));
-            }
-            if table.retired_names.iter().any(|name| same_name(name, &column.name)) {
-                return Err(SqlError::analyzing(format!("Column {} was renamed away and cannot be used again", column.name)));
-            }
-            let nullability = column.nullability.unwrap_or(Nullability::Null);
-            if nullability == Nullability::NotNull && column.default.is_none() {
-                return Err(SqlError::analyzing(format!("NOT NULL column {} needs a default value", column.name)));
-            }
-            if matches!(column.default, Some(crate::catalog::DefaultValue::CurrentTimestamp)) {
-                return Err(SqlError::analyzing("unsupported default expr: current_timestamp"));
-            }
-            let made = checked_column(column, nullability, table.next_storage_id)?;
-            let position = place_of(table, place)?;
-            table.next_storage_id += 1;
-            table.columns.insert(position, made);
-        }
-        Alteration::DropColumn(name) => {
-            let position = position_of(table, name)?;
-            if position < table.key_columns {
-                return Err(SqlError::analyzing(format!("Can not drop key column {name} in primary key table")));
-            }
-            table.columns.remove(position);
-        }
-        Alteration::RenameColumn { from, to } => {
-            let position = position_of(table, from)?;
-            if table.position(to).is_some() {
-                return Err(SqlError::new(1060, format!("Duplicate column name '{to}'")));
-            }
-            if let Some(column) = table.columns.get_mut(position) {
-                table.retired_names.push(std::mem::replace(&mut column.name, to.clone()));
-            }
-        }
+        Alteration::Add { column, place } => add_column(table, column, place),
+        Alteration::Drop(name) => drop_column(table, name),
+        Alteration::Rename { from, to } => rename_column(table, from, to),
+    }
+}
+
+fn add_column(table: &mut Table, column: &ColumnSpec, place: &Place) -> Result<(), SqlError> {
+    let name = &column.name;
+    if table.position(name).is_some() {
+        return Err(SqlError::new(1060, format!("Duplicate column name '{name}'")));
+    }
+    if table.retired_names.iter().any(|retired| same_name(retired, name)) {
+        return Err(SqlError::analyzing(format!("Column {name} was renamed away and cannot be used again")));
+    }
+    let nullability = column.nullability.unwrap_or(Nullability::Null);
+    if nullability == Nullability::NotNull && column.default.is_none() {
+        return Err(SqlError::analyzing(format!("NOT NULL column {name} needs a default value")));
+    }
+    if column.default == Some(DefaultValue::CurrentTimestamp) {
+        return Err(SqlError::analyzing("unsupported default expr: current_timestamp"));
+    }
+    let made = checked_column(column, nullability, table.next_storage_id)?;
+    let position = place_of(table, place)?;
+    table.next_storage_id += 1;
+    table.columns.insert(position, made);
+    Ok(())
+}
+
+fn drop_column(table: &mut Table, name: &str) -> Result<(), SqlError> {
+    let position = position_of(table, name)?;
+    if position < table.key_columns {
+        return Err(SqlError::analyzing(format!("Can not drop key column {name} in primary key table")));
+    }
+    table.columns.remove(position);
+    Ok(())
+}
+
+fn rename_column(table: &mut Table, from: &str, to: &str) -> Result<(), SqlError> {
+    let position = position_of(table, from)?;
+    if table.position(to).is_some() {
+        return Err(SqlError::new(1060, format!("Duplicate column name '{to}'")));
+    }
+    if let Some(column) = table.columns.get_mut(position) {
+        table.retired_names.push(std::mem::replace(&mut column.name, to.to_owned()));
     }
     Ok(())
 }
@@ -148,7 +161,9 @@ fn place_of(table: &Table, place: &Place) -> Result<usize, SqlError> {
         Place::After(name) => position_of(table, name)? + 1,
     };
     if position < table.key_columns {
-        return Err(SqlError::analyzing("Key columns must be the first few columns: a value column cannot stand before them"));
+        return Err(SqlError::analyzing(
+            "Key columns must be the first few columns: a value column cannot stand before them",
+        ));
     }
     Ok(position)
 }
@@ -164,7 +179,9 @@ mod tests {
     fn altered(clauses: &str) -> Result<Table, SqlError> {
         let tokens = tokenize(clauses).unwrap();
         let mut table = orders();
-        alterations(&mut Parser::new(&tokens))?.iter().try_for_each(|change| apply_to_table(&mut table, change))?;
+        alterations(&mut Parser::new(&tokens))?
+            .iter()
+            .try_for_each(|change| apply_to_table(&mut table, change))?;
         Ok(table)
     }
 
@@ -185,6 +202,8 @@ mod tests {
         assert!(altered("ADD COLUMN x INT FIRST").is_err());
         assert!(altered("ADD COLUMN x INT NOT NULL").unwrap_err().message.contains("needs a default"));
         assert_eq!(altered("ADD COLUMN NOTE INT").unwrap_err().code, 1060);
-        assert!(altered("RENAME COLUMN note TO n, ADD COLUMN note INT").unwrap_err().message.contains("again"));
+        assert!(
+            altered("RENAME COLUMN note TO n, ADD COLUMN note INT").unwrap_err().message.contains("again")
+        );
     }
 }

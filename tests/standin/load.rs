@@ -109,13 +109,14 @@ fn refuse(
 }
 
 /// The header phase.
-fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, LoadAnswer> {
+fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, Box<LoadAnswer>> {
     let started = Instant::now();
     let label = request
         .head
         .header("label")
         .map_or_else(|| format!("standin-{:x}", shared.labels.next_id()), str::to_owned);
-    let refusal = |transaction, message: String| LoadAnswer::early(transaction, &label, "Fail", message);
+    let refusal =
+        |transaction, message: String| Box::new(LoadAnswer::early(transaction, &label, "Fail", message));
     match shared.check_login(request.head.header("authorization")) {
         Ok(()) => {}
         Err(Refusal::Missing) => return Err(refusal(-1, "no valid Basic authorization".into())),
@@ -131,7 +132,7 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     }
     let transaction = match shared.labels.begin(request.database, request.table, &label) {
         Ok(id) => id,
-        Err(error) => return Err(cannot_begin(shared, request, &label, error)),
+        Err(error) => return Err(Box::new(cannot_begin(shared, request, &label, error))),
     };
     let begin = started.elapsed();
     match plan(shared, request) {
@@ -205,10 +206,11 @@ impl Job<'_> {
 
     /// Reads the rows and commits.
     fn run(&mut self, bytes: usize, scratch: &mut Scratch) -> Outcome {
+        let clearances = self.shared.faults.clearances();
         let hang = self.strike(Kind::Hang);
         let hangs_late = hang.as_ref().and_then(|fault| fault.text()) == Some("after_commit");
         if hang.is_some() && !hangs_late {
-            self.shared.faults.wait_for_clearance();
+            self.shared.faults.wait_for_clearance(clearances);
         }
         let writing = Instant::now();
         let body = scratch.body.get(..bytes).unwrap_or_default();
@@ -221,7 +223,7 @@ impl Job<'_> {
         scratch.window = body.into_buffer();
         self.timings.write = writing.elapsed();
         if hangs_late {
-            self.shared.faults.wait_for_clearance();
+            self.shared.faults.wait_for_clearance(clearances);
         }
         outcome
     }
@@ -346,22 +348,7 @@ impl Job<'_> {
         if status == "Fail" {
             self.shared.counts.failed(self.plan.table.full_name());
         }
-        let error_url = (!tally.samples.is_empty()).then(|| {
-            let file = self.shared.error_log.keep(self.transaction, &tally.samples);
-            format!("http://127.0.0.1:{}/api/_load_error_log?file={file}", self.shared.ports.be)
-        });
-        let answer = LoadAnswer {
-            transaction: self.transaction,
-            label: self.label.clone(),
-            status,
-            existing_job: None,
-            message,
-            tally,
-            load_bytes: self.received,
-            timings: self.timings,
-            error_url,
-        };
-        let answer = Answer::json("200 OK", answer.to_json());
+        let answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
         if let Some(fault) = self.strike(Kind::DelayAnswer) {
             std::thread::sleep(fault.delay(1000));
         }
@@ -375,6 +362,24 @@ impl Job<'_> {
         match connection.send(&answer) {
             Ok(()) => Ending::Answered(After::KeepAlive),
             Err(_) => Ending::Cut,
+        }
+    }
+
+    fn answer(&self, status: &'static str, message: String, tally: Tally) -> LoadAnswer {
+        let error_url = (!tally.samples.is_empty()).then(|| {
+            let file = self.shared.error_log.keep(self.transaction, &tally.samples);
+            format!("http://127.0.0.1:{}/api/_load_error_log?file={file}", self.shared.ports.be)
+        });
+        LoadAnswer {
+            transaction: self.transaction,
+            label: self.label.clone(),
+            status,
+            existing_job: None,
+            message,
+            tally,
+            load_bytes: self.received,
+            timings: self.timings,
+            error_url,
         }
     }
 }

@@ -11,7 +11,9 @@ const ROW: &[u8] = br#"{"id":1,"note":"x"}"#;
 
 fn send(standin: &Standin, label: &str) -> TcpStream {
     let mut stream = http::connect(standin.be);
-    stream.write_all(load_head("shop/orders", label, &[("columns", "id,note")], ROW.len()).as_bytes()).unwrap();
+    stream
+        .write_all(load_head("shop/orders", label, &[("columns", "id,note")], ROW.len()).as_bytes())
+        .unwrap();
     stream.write_all(ROW).unwrap();
     stream
 }
@@ -70,7 +72,8 @@ fn cancelled_load_fails_at_its_commit() {
     let mut stream = http::connect(standin.be);
     stream.write_all(load_head("shop/orders", "a", &[("columns", "id,note")], ROW.len()).as_bytes()).unwrap();
     wait_until("the load is open", || standin.state("a") == "PREPARE");
-    let head = "POST /api/shop/orders/_cancel?label=a HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cm9vdDo=\r\n\r\n";
+    let head =
+        "POST /api/shop/orders/_cancel?label=a HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cm9vdDo=\r\n\r\n";
     assert!(http::exchange(standin.fe, head, b"").body.contains("\"OK\""));
     stream.write_all(ROW).unwrap();
     assert_eq!(document(&read_response(&mut stream).unwrap())["Status"], "Fail");

@@ -51,7 +51,9 @@ impl Stage {
             "fault" => self.standin.fault(rest),
             "prepare" => {
                 let mut stream = http::connect(self.standin.be);
-                stream.write_all(load_head("shop/orders", rest, &[("columns", "id")], 100).as_bytes()).unwrap();
+                stream
+                    .write_all(load_head("shop/orders", rest, &[("columns", "id")], 100).as_bytes())
+                    .unwrap();
                 wait_until("the load is open", || self.standin.state(rest) == "PREPARE");
                 self.open.push(stream);
             }
@@ -116,13 +118,23 @@ impl Stage {
         assert!(is_equal, "{name}:\n{}\nis not\n{body}", response.body);
     }
 
-    fn check_after(&self, name: &str, line: &str, response: &Response, address: SocketAddr, stream: &mut TcpStream) {
+    fn check_after(
+        &self,
+        name: &str,
+        line: &str,
+        response: &Response,
+        address: SocketAddr,
+        stream: &mut TcpStream,
+    ) {
         match line {
             "no 100" => assert!(!response.continued, "{name}: 100 Continue came"),
             "connection closes" => assert!(http::is_closed(stream), "{name}: the connection is open"),
             "connection stays open" => {
-                stream.write_all(format!("GET /nothing HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
-                let next = read_response(stream).unwrap_or_else(|| panic!("{name}: the connection is closed"));
+                stream
+                    .write_all(format!("GET /nothing HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+                    .unwrap();
+                let next =
+                    read_response(stream).unwrap_or_else(|| panic!("{name}: the connection is closed"));
                 assert_eq!(next.status, "HTTP/1.1 404 Not Found", "{name}");
             }
             _ => {}
@@ -140,7 +152,9 @@ fn same_json(template: &Value, found: &Value) -> bool {
         (Value::String(template), Value::String(found)) => matches(template, found),
         (Value::Object(template), Value::Object(found)) => {
             template.len() == found.len()
-                && template.iter().all(|(key, value)| found.get(key).is_some_and(|found| same_json(value, found)))
+                && template
+                    .iter()
+                    .all(|(key, value)| found.get(key).is_some_and(|found| same_json(value, found)))
         }
         _ => template == found,
     }

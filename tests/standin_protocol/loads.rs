@@ -25,7 +25,8 @@ fn partial_update_keeps_the_other_columns() {
     let standin = Standin::with_orders();
     standin.load("a", r#"{"id":1,"note":"x","amount":"1.5"}"#);
     let partial = [("columns", "id,note"), ("partial_update", "true")];
-    let answer = standin.load_with("shop/orders", "b", &partial, r#"{"id":1,"note":"new"}{"id":2,"note":"born"}"#);
+    let answer =
+        standin.load_with("shop/orders", "b", &partial, r#"{"id":1,"note":"new"}{"id":2,"note":"born"}"#);
     assert_eq!(answer["Status"], "Success");
     assert_eq!(orders(&standin), [["1", "new", "1.50"], ["2", "born", "NULL"]]);
 }
@@ -46,7 +47,8 @@ fn failed_load_leaves_nothing_behind_and_explains_itself() {
     assert_eq!(orders(&standin), Vec::<Vec<String>>::new());
     let url = answer["ErrorURL"].as_str().unwrap();
     let path = url.split_once("/api").unwrap().1;
-    let samples = http::exchange(standin.be, &format!("GET /api{path} HTTP/1.1\r\nHost: x\r\n\r\n"), b"").body;
+    let samples =
+        http::exchange(standin.be, &format!("GET /api{path} HTTP/1.1\r\nHost: x\r\n\r\n"), b"").body;
     assert!(samples.contains("NULL value in non-nullable column 'id'"), "{samples}");
     // The label of a failed load is free.
     assert_eq!(standin.load("a", r#"{"id":1,"note":"x"}"#)["Status"], "Success");
@@ -177,4 +179,34 @@ fn data_directory_survives_a_restart() {
     drop(second);
     std::fs::remove_dir_all(directory).unwrap();
     assert_eq!(rows, [["1", "kept", "NULL"]]);
+}
+
+/// `cargo test --release --test standin_protocol -- --ignored --nocapture speed`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_loads() {
+    for arguments in [&[][..], &["--storage", "off"]] {
+        let standin = Standin::start_with(arguments);
+        standin.create_orders();
+        let started = std::time::Instant::now();
+        let mut sending = std::time::Duration::ZERO;
+        for load in 0..10u64 {
+            let row = |id: u64| {
+                format!(
+                    "{{\"id\":{id},\"note\":\"note {id} of a row\",\"amount\":\"{}.{:02}\",\"__op\":0}}\n",
+                    id % 9999,
+                    id % 100
+                )
+            };
+            let rows: String = (0..100_000).map(|n| row((n * 7919 + load * 50_000) % 600_000)).collect();
+            let sent = std::time::Instant::now();
+            assert_eq!(standin.load(&format!("l{load}"), &rows)["Status"], "Success");
+            sending += sent.elapsed();
+        }
+        println!(
+            "{arguments:?}: 1000000 rows in {:.2} s of {:.2} s",
+            sending.as_secs_f64(),
+            started.elapsed().as_secs_f64()
+        );
+    }
 }

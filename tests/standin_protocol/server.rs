@@ -71,7 +71,10 @@ impl Standin {
 
     /// Runs a statement that must succeed.
     pub(crate) fn sql(&self, statement: &str) {
-        self.connect("root", "").unwrap().query_drop(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        self.connect("root", "")
+            .unwrap()
+            .query_drop(statement)
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
     /// All rows of a query, with values as text and NULL as `NULL`.
@@ -90,7 +93,10 @@ impl Standin {
 
     /// Sends a control request; returns its document.
     pub(crate) fn control(&self, method: &str, command: &str, body: &str) -> Value {
-        let head = format!("{method} /standin/{command} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "{method} /standin/{command} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         let response = http::exchange(self.fe, &head, body.as_bytes());
         assert_eq!(response.status, "HTTP/1.1 200 OK", "{}", response.body);
         serde_json::from_str(&response.body).unwrap()
@@ -103,7 +109,9 @@ impl Standin {
 
     /// The state of a label in `shop`.
     pub(crate) fn state(&self, label: &str) -> String {
-        let head = format!("GET /api/shop/get_load_state?label={label} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cm9vdDo=\r\n\r\n");
+        let head = format!(
+            "GET /api/shop/get_load_state?label={label} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cm9vdDo=\r\n\r\n"
+        );
         let document: Value = serde_json::from_str(&http::exchange(self.fe, &head, b"").body).unwrap();
         document["state"].as_str().unwrap_or("none").to_owned()
     }
@@ -115,7 +123,8 @@ impl Standin {
 
     /// Loads rows into a table with headers of the caller's.
     pub(crate) fn load_with(&self, table: &str, label: &str, headers: &[(&str, &str)], rows: &str) -> Value {
-        let response = http::exchange(self.be, &load_head(table, label, headers, rows.len()), rows.as_bytes());
+        let response =
+            http::exchange(self.be, &load_head(table, label, headers, rows.len()), rows.as_bytes());
         serde_json::from_str(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))
     }
 }

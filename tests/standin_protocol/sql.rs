@@ -18,7 +18,8 @@ fn errors_have_starrocks_codes() {
     assert_eq!(code("SELECT * FROM nodb.orders"), 5501);
     assert_eq!(code("SELECT * FROM shop.nope"), 5502);
     assert_eq!(code("USE nodb"), 5501);
-    let (code, message) = standin.sql_error("CREATE TABLE shop.t (a INT) PRIMARY KEY (a) DISTRIBUTED BY HASH (a)");
+    let (code, message) =
+        standin.sql_error("CREATE TABLE shop.t (a INT) PRIMARY KEY (a) DISTRIBUTED BY HASH (a)");
     assert!(code == 1064 && message.contains("replication num"), "{message}");
     let (code, message) = standin.sql_error("FROB x");
     assert!(code == 1064 && message.contains("Getting syntax error"), "{message}");
@@ -42,7 +43,8 @@ fn ddl_cannot_be_prepared() {
     let standin = Standin::with_orders();
     let mut connection = standin.connect("root", "").unwrap();
     assert!(connection.prep("CREATE DATABASE x").is_err());
-    let count: Option<i64> = connection.exec_first("SELECT count(*) FROM shop.orders WHERE id > ?", (0,)).unwrap();
+    let count: Option<i64> =
+        connection.exec_first("SELECT count(*) FROM shop.orders WHERE id > ?", (0,)).unwrap();
     assert_eq!(count, Some(0));
 }
 
@@ -68,10 +70,13 @@ fn shown_table_can_be_created_from_its_text() {
     let standin = Standin::with_orders();
     let text = standin.query("SHOW CREATE TABLE shop.orders")[0][1].clone();
     standin.sql("DROP TABLE shop.orders");
-    standin.connect("root", "").and_then(|mut connection| {
-        connection.query_drop("USE shop")?;
-        connection.query_drop(text)
-    }).unwrap();
+    standin
+        .connect("root", "")
+        .and_then(|mut connection| {
+            connection.query_drop("USE shop")?;
+            connection.query_drop(text)
+        })
+        .unwrap();
     assert_eq!(standin.query("DESC shop.orders").len(), 3);
 }
 

@@ -44,6 +44,7 @@ impl Storage {
         // A killed process loses nothing with synchronous off, only a crashed machine would.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
+             PRAGMA case_sensitive_like = ON;
              CREATE TABLE IF NOT EXISTS standin_catalog (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT)",
         )?;
         sqlite_functions::register(&connection, STARROCKS_VERSION)?;

@@ -95,6 +95,10 @@ fn names_are_told_apart_by_case_and_may_be_anything() {
     let joined = "SELECT o.`x y`, `Orders`.`ORDER` FROM `sh-op`.`Orders` JOIN `sh-op`.`Orders` AS o \
                   ON o.`order` = `Orders`.`order` WHERE o.`x y` IS NOT NULL";
     assert_eq!(standin.query(joined), [["big", "1"]]);
+    assert_eq!(
+        standin.query("SELECT `order` FROM `sh-op`.Orders WHERE `x y` LIKE 'BI%'"),
+        Vec::<Vec<String>>::new()
+    );
     standin.sql("DELETE FROM `sh-op`.`Orders` WHERE `x y` = \"big\"");
     assert_eq!(standin.query("SELECT `order` FROM `sh-op`.Orders"), [["2"]]);
 }
@@ -108,6 +112,7 @@ fn decimals_are_compared_and_summed_exactly() {
     assert_eq!(standin.query("SELECT max(amount), min(amount) FROM shop.orders"), [["999.01", "0.01"]]);
     assert_eq!(standin.query("SELECT count(*) FROM shop.orders WHERE amount > 99.5"), [["900"]]);
     assert_eq!(standin.query("SELECT id FROM shop.orders WHERE amount = '7.010'"), [["7"]]);
+    assert_eq!(standin.query("SELECT id FROM shop.orders ORDER BY amount DESC LIMIT 1"), [["999"]]);
 }
 
 #[test]

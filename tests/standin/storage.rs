@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use crate::catalog::{Catalog, Column, DefaultValue, Table};
@@ -41,6 +42,9 @@ impl Storage {
             Some(directory) => Connection::open(directory.join("standin.sqlite"))?,
             None => Connection::open_in_memory()?,
         };
+        // Otherwise SQLite takes the name of a column that does not exist for a text.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         // A killed process loses nothing with synchronous off, only a crashed machine would.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;

@@ -21,6 +21,8 @@ fn errors_have_starrocks_codes() {
     let (code, message) =
         standin.sql_error("CREATE TABLE shop.t (a INT) PRIMARY KEY (a) DISTRIBUTED BY HASH (a)");
     assert!(code == 1064 && message.contains("replication num"), "{message}");
+    let (code, message) = standin.sql_error("SELECT `nope` FROM shop.orders");
+    assert!(code == 1064 && message.contains("nope"), "{message}");
     let (code, message) = standin.sql_error("FROB x");
     assert!(code == 1064 && message.contains("Getting syntax error"), "{message}");
 }

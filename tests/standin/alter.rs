@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{AlterJob, DefaultValue, Table, same_name};
+use crate::catalog::{AlterJob, Column, DefaultValue, Table, same_name};
 use crate::ddl::{Alteration, ColumnSpec, Nullability, Place};
 use crate::ddl_checks::checked_column;
 use crate::faults::Kind;
+use crate::modify::{convert_rows, is_allowed};
 use crate::server::{Shared, now_text};
 use crate::sql_error::SqlError;
 use crate::storage::Store;
@@ -26,25 +27,24 @@ pub(crate) fn alter(
     }
     let current = store.catalog.table(database, table).ok_or_else(|| SqlError::unknown_table(table))?;
     // The whole statement is tried on a copy: it happens completely or not at all.
-    let mut altered = current.clone();
-    for change in &changes {
-        apply_to_table(&mut altered, change)?;
-    }
+    let draft = Draft::of(current, &changes)?;
     if changes.iter().all(|change| matches!(change, Alteration::Rename { .. })) {
-        return store.install(altered);
+        return store.install(&draft);
     }
-    let has_fast_evolution = altered.has_fast_schema_evolution();
+    // Changing a type rewrites the rows, which is always a job.
+    let is_at_once = draft.table.has_fast_schema_evolution() && draft.conversions.is_empty();
     let job = AlterJob {
         id: store.catalog.draw_id(),
         database: database.into(),
         table: table.into(),
         created_at: now_text(),
-        finished_at: has_fast_evolution.then(now_text),
+        finished_at: is_at_once.then(now_text),
+        failure: None,
         transaction_id: shared.labels.next_id(),
     };
     store.catalog.jobs.push(job.clone());
-    if has_fast_evolution {
-        return store.install(altered);
+    if is_at_once {
+        return store.install(&draft);
     }
     let shared = Arc::clone(shared);
     std::thread::spawn(move || run_job(&shared, &job, &changes));
@@ -60,15 +60,65 @@ fn run_job(shared: &Shared, job: &AlterJob, changes: &[Alteration]) {
         std::thread::sleep(fault.delay(1000));
     }
     let mut store = shared.storage.lock();
-    if let Some(current) = store.catalog.table(&job.database, &job.table) {
-        let mut altered = current.clone();
-        let outcome = changes.iter().try_for_each(|change| apply_to_table(&mut altered, change));
-        if let Err(error) = outcome.and_then(|()| store.install(altered)) {
-            eprintln!("starrocks_standin: schema change {} failed: {}", job.id, error.message);
-        }
-    }
+    let current = store.catalog.table(&job.database, &job.table).cloned();
+    let outcome = match current {
+        Some(current) => Draft::of(&current, changes).and_then(|draft| store.install(&draft)),
+        None => Err(SqlError::unknown_table(&job.table)),
+    };
     if let Some(done) = store.catalog.jobs.iter_mut().find(|other| other.id == job.id) {
         done.finished_at = Some(now_text());
+        done.failure = outcome.err().map(|error| error.message);
+    }
+}
+
+/// A table as it will be.
+struct Draft {
+    table: Table,
+    /// Columns that change their type, before and after.
+    conversions: Vec<(Column, Column)>,
+}
+
+impl Draft {
+    fn of(current: &Table, changes: &[Alteration]) -> Result<Self, SqlError> {
+        let mut draft = Self { table: current.clone(), conversions: Vec::new() };
+        for change in changes {
+            match change {
+                Alteration::Add { column, place } => add_column(&mut draft.table, column, place)?,
+                Alteration::Drop(name) => drop_column(&mut draft.table, name)?,
+                Alteration::Rename { from, to } => rename_column(&mut draft.table, from, to)?,
+                Alteration::Modify(column) => draft.modify_column(column)?,
+            }
+        }
+        Ok(draft)
+    }
+
+    fn modify_column(&mut self, spec: &ColumnSpec) -> Result<(), SqlError> {
+        let position = position_of(&self.table, &spec.name)?;
+        if position < self.table.key_columns {
+            return Err(SqlError::analyzing(format!("Can not modify key column {}", spec.name)));
+        }
+        let storage_id = self.table.next_storage_id;
+        let Some(place) = self.table.columns.get_mut(position) else { return Ok(()) };
+        let nullability = spec.nullability.unwrap_or(Nullability::Null);
+        if place.is_nullable && nullability == Nullability::NotNull {
+            return Err(SqlError::analyzing(format!(
+                "Can not change nullable column {} to NOT NULL",
+                spec.name
+            )));
+        }
+        if spec.default.is_some() && spec.default != place.default {
+            return Err(SqlError::analyzing(format!("Can not change default value of column {}", spec.name)));
+        }
+        if !is_allowed(&place.ty, &spec.ty) {
+            return Err(SqlError::analyzing(format!("Can not change {} to {}", place.ty, spec.ty)));
+        }
+        let mut made = checked_column(spec, nullability, storage_id)?;
+        made.default = place.default.clone();
+        made.name.clone_from(&place.name);
+        let before = std::mem::replace(place, made.clone());
+        self.table.next_storage_id += 1;
+        self.conversions.push((before, made));
+        Ok(())
     }
 }
 
@@ -81,30 +131,35 @@ impl Store {
             .any(|job| job.database == database && job.table == table && job.finished_at.is_none())
     }
 
-    /// Puts an altered table into the place of the old one.
-    fn install(&mut self, altered: Table) -> Result<(), SqlError> {
-        let (database, name) = (altered.database.clone(), altered.name.clone());
-        let Some(current) = self.catalog.table(&database, &name) else {
-            return Err(SqlError::unknown_table(&name));
-        };
-        let had = |id: u32| current.columns.iter().any(|column| column.storage_id == id);
-        for column in altered.columns.iter().filter(|column| !had(column.storage_id)) {
-            self.add_storage_column(&altered, column)?;
+    /// Puts an altered table into the place of the old one, with its rows.
+    fn install(&mut self, draft: &Draft) -> Result<(), SqlError> {
+        self.begin()?;
+        if let Err(error) = self.alter_storage(draft) {
+            self.roll_back();
+            return Err(error);
         }
-        self.create_view(&altered)?;
-        if let Some(place) = self.catalog.table_mut(&database, &name) {
-            *place = altered;
+        self.commit()?;
+        let altered = &draft.table;
+        if let Some(place) = self.catalog.table_mut(&altered.database, &altered.name) {
+            place.clone_from(altered);
         }
         self.save_catalog()?;
         Ok(())
     }
-}
 
-fn apply_to_table(table: &mut Table, change: &Alteration) -> Result<(), SqlError> {
-    match change {
-        Alteration::Add { column, place } => add_column(table, column, place),
-        Alteration::Drop(name) => drop_column(table, name),
-        Alteration::Rename { from, to } => rename_column(table, from, to),
+    fn alter_storage(&self, draft: &Draft) -> Result<(), SqlError> {
+        let altered = &draft.table;
+        let current = self.catalog.table(&altered.database, &altered.name);
+        let current = current.ok_or_else(|| SqlError::unknown_table(&altered.name))?;
+        let had = |id: u32| current.columns.iter().any(|column| column.storage_id == id);
+        for column in altered.columns.iter().filter(|column| !had(column.storage_id)) {
+            self.add_storage_column(altered, column)?;
+        }
+        for (before, after) in &draft.conversions {
+            convert_rows(self, altered, before, after)?;
+        }
+        self.create_view(altered)?;
+        Ok(())
     }
 }
 
@@ -178,11 +233,8 @@ mod tests {
 
     fn altered(clauses: &str) -> Result<Table, SqlError> {
         let tokens = tokenize(clauses).unwrap();
-        let mut table = orders();
-        alterations(&mut Parser::new(&tokens))?
-            .iter()
-            .try_for_each(|change| apply_to_table(&mut table, change))?;
-        Ok(table)
+        let changes = alterations(&mut Parser::new(&tokens))?;
+        Draft::of(&orders(), &changes).map(|draft| draft.table)
     }
 
     fn names(clauses: &str) -> Vec<String> {
@@ -200,6 +252,9 @@ mod tests {
     fn impossible_changes_are_refused() {
         assert!(altered("DROP COLUMN id").unwrap_err().message.contains("key column"));
         assert!(altered("ADD COLUMN x INT FIRST").is_err());
+        assert!(altered("MODIFY COLUMN id INT").unwrap_err().message.contains("key column"));
+        assert!(altered("MODIFY COLUMN note VARCHAR(5)").unwrap_err().message.contains("Can not change"));
+        assert!(altered("MODIFY COLUMN note VARCHAR(50) NOT NULL").unwrap_err().message.contains("nullable"));
         assert!(altered("ADD COLUMN x INT NOT NULL").unwrap_err().message.contains("needs a default"));
         assert_eq!(altered("ADD COLUMN NOTE INT").unwrap_err().code, 1060);
         assert!(

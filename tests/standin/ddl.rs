@@ -53,6 +53,7 @@ pub(crate) enum Alteration {
     Add { column: ColumnSpec, place: Place },
     Drop(String),
     Rename { from: String, to: String },
+    Modify(ColumnSpec),
 }
 
 /// Parses what follows `CREATE TABLE`.
@@ -233,6 +234,8 @@ pub(crate) fn alterations(parser: &mut Parser<'_>) -> Result<Vec<Alteration>, Sq
     loop {
         if parser.eat("ADD COLUMN") {
             add_columns(parser, &mut changes)?;
+        } else if parser.eat("MODIFY COLUMN") {
+            changes.push(Alteration::Modify(column(parser)?));
         } else if parser.eat("DROP COLUMN") {
             changes.push(Alteration::Drop(parser.name()?));
         } else if parser.eat("RENAME COLUMN") {
@@ -337,7 +340,7 @@ mod tests {
         assert!(matches!(&changes[0], Alteration::Add { place: Place::After(after), .. } if after == "id"));
         assert_eq!(changes[1], Alteration::Drop("y".into()));
         assert_eq!(changes[2], Alteration::Rename { from: "a".into(), to: "b".into() });
-        let tokens = tokenize("MODIFY COLUMN a BIGINT").unwrap();
+        let tokens = tokenize("SWAP WITH a").unwrap();
         assert!(alterations(&mut Parser::new(&tokens)).unwrap_err().message.contains("not supported"));
     }
 }

@@ -5,6 +5,7 @@
 //!    └────────── final answer without 100, connection ends ──────┘
 //! ```
 
+use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -262,21 +263,19 @@ impl Job<'_> {
         let current =
             store.catalog.table(&planned.database, &planned.name).filter(|table| table.id == planned.id);
         let current = current.ok_or_else(|| early(format!("unknown table \"{}\"", planned.full_name())))?;
-        if self.plan.targets.iter().any(|target| {
-            planned
-                .columns
-                .get(target.column)
-                .is_none_or(|c| !current.columns.iter().any(|n| n.storage_id == c.storage_id))
-        }) {
-            return Err(early("a column of the load was dropped".into()));
-        }
+        // A schema change may have passed since the load was planned.
+        let plan = if current.columns == planned.columns {
+            Cow::Borrowed(&self.plan)
+        } else {
+            Cow::Owned(Plan::new(current.clone(), self.plan.headers.clone()).map_err(early)?)
+        };
         if current.generation != planned.generation {
             // TRUNCATE swapped the tablets away: the rows are checked and go nowhere.
-            return read_rows(&self.plan, body, &self.refused_rows(), &mut Counter::new(&self.plan));
+            return read_rows(&plan, body, &self.refused_rows(), &mut Counter::new(&plan));
         }
         store.begin().map_err(|error| early(error.to_string()))?;
-        let mut applier = Applier::new(store, &self.plan).map_err(early)?;
-        read_rows(&self.plan, body, &self.refused_rows(), &mut applier)
+        let mut applier = Applier::new(store, &plan).map_err(early)?;
+        read_rows(&plan, body, &self.refused_rows(), &mut applier)
     }
 
     /// Judges what was read, and commits.

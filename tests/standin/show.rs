@@ -201,7 +201,9 @@ fn alter_jobs(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Re
 }
 
 fn job_row(shared: &Shared, job: &AlterJob) -> Vec<String> {
-    let state = if job.finished_at.is_some() {
+    let state = if job.failure.is_some() {
+        "CANCELLED"
+    } else if job.finished_at.is_some() {
         "FINISHED"
     } else if shared.labels.open_loads(&job.database, &job.table, job.transaction_id) > 0 {
         "WAITING_TXN"
@@ -219,7 +221,7 @@ fn job_row(shared: &Shared, job: &AlterJob) -> Vec<String> {
         "1:0".into(),
         job.transaction_id.to_string(),
         state.into(),
-        String::new(),
+        job.failure.clone().unwrap_or_default(),
         "NULL".into(),
         "86400".into(),
     ]

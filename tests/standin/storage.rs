@@ -54,7 +54,10 @@ impl Storage {
         sqlite_functions::register(&connection, STARROCKS_VERSION)?;
         let document: Option<String> =
             connection.query_row("SELECT document FROM standin_catalog", [], |row| row.get(0)).optional()?;
-        let catalog = document.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let mut catalog: Catalog =
+            document.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        // The thread of an unfinished schema change ended with its process.
+        catalog.jobs.retain(|job| job.finished_at.is_some());
         Ok(Self { store: Mutex::new(Store { connection, catalog }) })
     }
 
@@ -146,7 +149,8 @@ impl Store {
     }
 }
 
-fn storage_column(column: &Column) -> String {
+/// The SQLite column with the values of a column.
+pub(crate) fn storage_column(column: &Column) -> String {
     format!("c{}", column.storage_id)
 }
 

@@ -155,6 +155,41 @@ fn slow_schema_change_waits_for_open_loads() {
 }
 
 #[test]
+fn type_changes_rewrite_the_rows_or_are_cancelled() {
+    let standin = Standin::with_orders();
+    standin.load("a", r#"{"id":1,"note":"17","amount":"2.5"}{"id":2,"note":null,"amount":null}"#);
+    let last_job = || {
+        let job =
+            "SHOW ALTER TABLE COLUMN FROM shop WHERE TableName='orders' ORDER BY CreateTime DESC LIMIT 1";
+        standin.query(job)[0][9].clone()
+    };
+    standin.sql(
+        "ALTER TABLE shop.orders MODIFY COLUMN note BIGINT NULL, MODIFY COLUMN amount DECIMAL(20,4) NULL",
+    );
+    wait_until("the types are changed", || last_job() == "FINISHED");
+    assert_eq!(standin.query("SELECT * FROM shop.orders"), [["1", "17", "2.5000"], ["2", "NULL", "NULL"]]);
+    standin.sql("ALTER TABLE shop.orders MODIFY COLUMN note VARCHAR(20) NULL");
+    wait_until("the type is changed back", || last_job() == "FINISHED");
+    standin.load("b", r#"{"id":3,"note":"x"}"#);
+    standin.sql("ALTER TABLE shop.orders MODIFY COLUMN note BIGINT NULL");
+    wait_until("the change is cancelled", || last_job() == "CANCELLED");
+    assert_eq!(standin.query("SELECT note FROM shop.orders"), [["17"], ["NULL"], ["x"]]);
+}
+
+#[test]
+fn load_that_was_open_during_a_change_goes_into_the_new_layout() {
+    let standin = Standin::with_orders();
+    let row = br#"{"id":1,"note":"x"}"#;
+    let mut stream = http::connect(standin.be);
+    stream.write_all(load_head("shop/orders", "a", &[("columns", "id,note")], row.len()).as_bytes()).unwrap();
+    wait_until("the load is open", || standin.state("a") == "PREPARE");
+    standin.sql("ALTER TABLE shop.orders ADD COLUMN x INT NOT NULL DEFAULT \"7\", DROP COLUMN amount");
+    stream.write_all(row).unwrap();
+    http::read_response(&mut stream).unwrap();
+    assert_eq!(standin.query("SELECT * FROM shop.orders"), [["1", "x", "7"]]);
+}
+
+#[test]
 fn client_variables_and_functions_are_answered() {
     let standin = Standin::start();
     assert_eq!(standin.query("SELECT @@version, @@max_allowed_packet"), [["8.0.33", "33554432"]]);

@@ -89,6 +89,8 @@ pub(crate) struct AlterJob {
     pub(crate) table: String,
     pub(crate) created_at: String,
     pub(crate) finished_at: Option<String>,
+    /// Why it came to nothing.
+    pub(crate) failure: Option<String>,
     /// Loads with smaller ids must end first.
     pub(crate) transaction_id: i64,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::body::{Body, Compression};
+use crate::catalog::Table;
 use crate::columns_header::Entry;
 use crate::load_headers::{BodyShape, LoadHeaders, Strictness, UpdateScope};
 use crate::plan::Plan;
@@ -14,10 +15,15 @@ use crate::sql_error::SqlError;
 use crate::sql_parser::Parser;
 use crate::sql_tokens::{Kind, Token};
 use crate::statement::{Reply, Session, known_table};
-use crate::storage::Applier;
+use crate::storage::{Applier, Store};
+use crate::typing::ColumnType;
 
 /// Runs what follows `INSERT`: rows of literals, upserted like those of a load.
-pub(crate) fn insert(shared: &Arc<Shared>, session: &Session, parser: &mut Parser<'_>) -> Result<Reply, SqlError> {
+pub(crate) fn insert(
+    shared: &Arc<Shared>,
+    session: &Session,
+    parser: &mut Parser<'_>,
+) -> Result<Reply, SqlError> {
     parser.require("INTO")?;
     let table = known_table(shared, session, &parser.table_name()?)?;
     let columns = if parser.peek().is_some_and(|token| token.is_symbol("(")) {
@@ -28,6 +34,26 @@ pub(crate) fn insert(shared: &Arc<Shared>, session: &Session, parser: &mut Parse
     parser.require("VALUES")?;
     let body = rows_as_json(parser, &columns)?;
     parser.end()?;
+    let plan = plan(table, columns)?;
+    let store = shared.storage.lock();
+    store.begin()?;
+    let applied = apply(&store, &plan, &body);
+    match applied {
+        Ok(_) => store.commit()?,
+        Err(_) => store.roll_back(),
+    }
+    applied.map(|affected| Reply::Done { affected })
+}
+
+/// An INSERT is planned as the load that it resembles.
+fn plan(table: Table, columns: Vec<String>) -> Result<Plan, SqlError> {
+    for name in &columns {
+        let column = table.position(name).and_then(|position| table.columns.get(position));
+        let column = column.ok_or_else(|| SqlError::analyzing(format!("Unknown column '{name}'")))?;
+        if matches!(column.ty, ColumnType::Json | ColumnType::Nested(_)) {
+            return Err(SqlError::unsupported(format!("INSERT of a {} value", column.ty)));
+        }
+    }
     let headers = LoadHeaders {
         columns: Some(columns.into_iter().map(|name| Entry { name, expression: None }).collect()),
         strict: Strictness::Strict,
@@ -37,25 +63,17 @@ pub(crate) fn insert(shared: &Arc<Shared>, session: &Session, parser: &mut Parse
         compression: Compression::None,
         timeout: Duration::from_secs(300),
     };
-    let plan = Plan::new(table, headers).map_err(SqlError::analyzing)?;
-    let store = shared.storage.lock();
-    store.begin()?;
-    let mut applier = Applier::new(&store, &plan).map_err(SqlError::analyzing)?;
+    Plan::new(table, headers).map_err(SqlError::analyzing)
+}
+
+/// Applies the rows; returns how many they are.
+fn apply(store: &Store, plan: &Plan, body: &str) -> Result<u64, SqlError> {
+    let mut applier = Applier::new(store, plan).map_err(SqlError::analyzing)?;
     let mut body = Body::new(body.as_bytes(), Compression::None, BodyShape::Objects, Vec::new());
-    let tally = read_rows(&plan, &mut body, &Refused::None, &mut applier);
-    match tally {
-        Ok(tally) if tally.filtered == 0 => {
-            store.commit()?;
-            Ok(Reply::Done { affected: tally.upserts })
-        }
-        Ok(tally) => {
-            store.roll_back();
-            Err(SqlError::analyzing(tally.samples.join("; ")))
-        }
-        Err((message, _)) => {
-            store.roll_back();
-            Err(SqlError::analyzing(message))
-        }
+    match read_rows(plan, &mut body, &Refused::None, &mut applier) {
+        Ok(tally) if tally.filtered == 0 => Ok(tally.upserts),
+        Ok(tally) => Err(SqlError::analyzing(tally.samples.join("; "))),
+        Err((message, _)) => Err(SqlError::analyzing(message)),
     }
 }
 

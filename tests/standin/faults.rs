@@ -1,5 +1,6 @@
 //! Misfortunes on demand: what tests arm over `/standin/fault`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ impl Fault {
 #[derive(Default)]
 pub(crate) struct Faults {
     armed: Mutex<Vec<Fault>>,
+    /// How often all were cleared; counted under the lock of `armed`.
+    clearances: AtomicU64,
     cleared: Condvar,
 }
 
@@ -100,7 +103,9 @@ impl Faults {
 
     /// Disarms all.
     pub(crate) fn clear(&self) {
-        lock(&self.armed).clear();
+        let mut armed = lock(&self.armed);
+        armed.clear();
+        self.clearances.fetch_add(1, Ordering::SeqCst);
         self.cleared.notify_all();
     }
 
@@ -149,10 +154,17 @@ impl Faults {
         }
     }
 
-    /// Waits until all faults are cleared once.
-    pub(crate) fn wait_for_clearance(&self) {
-        let armed = lock(&self.armed);
-        drop(self.cleared.wait(armed));
+    /// How often all faults were cleared so far.
+    pub(crate) fn clearances(&self) -> u64 {
+        self.clearances.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all faults were cleared once more than `seen` times.
+    pub(crate) fn wait_for_clearance(&self, seen: u64) {
+        let mut armed = lock(&self.armed);
+        while self.clearances() == seen {
+            armed = self.cleared.wait(armed).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //!    └────────── final answer without 100, connection ends ──────┘
 //! ```
 
+use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -109,13 +110,14 @@ fn refuse(
 }
 
 /// The header phase.
-fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, LoadAnswer> {
+fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, Box<LoadAnswer>> {
     let started = Instant::now();
     let label = request
         .head
         .header("label")
         .map_or_else(|| format!("standin-{:x}", shared.labels.next_id()), str::to_owned);
-    let refusal = |transaction, message: String| LoadAnswer::early(transaction, &label, "Fail", message);
+    let refusal =
+        |transaction, message: String| Box::new(LoadAnswer::early(transaction, &label, "Fail", message));
     match shared.check_login(request.head.header("authorization")) {
         Ok(()) => {}
         Err(Refusal::Missing) => return Err(refusal(-1, "no valid Basic authorization".into())),
@@ -131,7 +133,7 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     }
     let transaction = match shared.labels.begin(request.database, request.table, &label) {
         Ok(id) => id,
-        Err(error) => return Err(cannot_begin(shared, request, &label, error)),
+        Err(error) => return Err(Box::new(cannot_begin(shared, request, &label, error))),
     };
     let begin = started.elapsed();
     match plan(shared, request) {
@@ -205,10 +207,11 @@ impl Job<'_> {
 
     /// Reads the rows and commits.
     fn run(&mut self, bytes: usize, scratch: &mut Scratch) -> Outcome {
+        let clearances = self.shared.faults.clearances();
         let hang = self.strike(Kind::Hang);
         let hangs_late = hang.as_ref().and_then(|fault| fault.text()) == Some("after_commit");
         if hang.is_some() && !hangs_late {
-            self.shared.faults.wait_for_clearance();
+            self.shared.faults.wait_for_clearance(clearances);
         }
         let writing = Instant::now();
         let body = scratch.body.get(..bytes).unwrap_or_default();
@@ -221,7 +224,7 @@ impl Job<'_> {
         scratch.window = body.into_buffer();
         self.timings.write = writing.elapsed();
         if hangs_late {
-            self.shared.faults.wait_for_clearance();
+            self.shared.faults.wait_for_clearance(clearances);
         }
         outcome
     }
@@ -260,21 +263,19 @@ impl Job<'_> {
         let current =
             store.catalog.table(&planned.database, &planned.name).filter(|table| table.id == planned.id);
         let current = current.ok_or_else(|| early(format!("unknown table \"{}\"", planned.full_name())))?;
-        if self.plan.targets.iter().any(|target| {
-            planned
-                .columns
-                .get(target.column)
-                .is_none_or(|c| !current.columns.iter().any(|n| n.storage_id == c.storage_id))
-        }) {
-            return Err(early("a column of the load was dropped".into()));
-        }
+        // A schema change may have passed since the load was planned.
+        let plan = if current.columns == planned.columns {
+            Cow::Borrowed(&self.plan)
+        } else {
+            Cow::Owned(Plan::new(current.clone(), self.plan.headers.clone()).map_err(early)?)
+        };
         if current.generation != planned.generation {
             // TRUNCATE swapped the tablets away: the rows are checked and go nowhere.
-            return read_rows(&self.plan, body, &self.refused_rows(), &mut Counter::new(&self.plan));
+            return read_rows(&plan, body, &self.refused_rows(), &mut Counter::new(&plan));
         }
         store.begin().map_err(|error| early(error.to_string()))?;
-        let mut applier = Applier::new(store, &self.plan).map_err(early)?;
-        read_rows(&self.plan, body, &self.refused_rows(), &mut applier)
+        let mut applier = Applier::new(store, &plan).map_err(early)?;
+        read_rows(&plan, body, &self.refused_rows(), &mut applier)
     }
 
     /// Judges what was read, and commits.
@@ -346,22 +347,7 @@ impl Job<'_> {
         if status == "Fail" {
             self.shared.counts.failed(self.plan.table.full_name());
         }
-        let error_url = (!tally.samples.is_empty()).then(|| {
-            let file = self.shared.error_log.keep(self.transaction, &tally.samples);
-            format!("http://127.0.0.1:{}/api/_load_error_log?file={file}", self.shared.ports.be)
-        });
-        let answer = LoadAnswer {
-            transaction: self.transaction,
-            label: self.label.clone(),
-            status,
-            existing_job: None,
-            message,
-            tally,
-            load_bytes: self.received,
-            timings: self.timings,
-            error_url,
-        };
-        let answer = Answer::json("200 OK", answer.to_json());
+        let answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
         if let Some(fault) = self.strike(Kind::DelayAnswer) {
             std::thread::sleep(fault.delay(1000));
         }
@@ -375,6 +361,24 @@ impl Job<'_> {
         match connection.send(&answer) {
             Ok(()) => Ending::Answered(After::KeepAlive),
             Err(_) => Ending::Cut,
+        }
+    }
+
+    fn answer(&self, status: &'static str, message: String, tally: Tally) -> LoadAnswer {
+        let error_url = (!tally.samples.is_empty()).then(|| {
+            let file = self.shared.error_log.keep(self.transaction, &tally.samples);
+            format!("http://127.0.0.1:{}/api/_load_error_log?file={file}", self.shared.ports.be)
+        });
+        LoadAnswer {
+            transaction: self.transaction,
+            label: self.label.clone(),
+            status,
+            existing_job: None,
+            message,
+            tally,
+            load_bytes: self.received,
+            timings: self.timings,
+            error_url,
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::http::{Framing, Head};
 
 /// The longest JSON body by its Content-Length.
 const MAX_JSON_BODY: u64 = 100 << 20;
+/// The longest body of all.
+const MAX_BODY: u64 = 102_400 << 20;
 /// What the stand-in would have to obey and does not.
 const UNSUPPORTED: &[&str] = &[
     "where",
@@ -81,6 +83,11 @@ impl LoadHeaders {
                 "The size of this batch exceed the max size [{MAX_JSON_BODY}] of json type data, data size [{length}]. \
                  Set ignore_json_size to skip the check."
             ));
+        }
+        if let Framing::Length(length) = framing
+            && length > MAX_BODY
+        {
+            return Err(format!("body size {length} exceed limit: {MAX_BODY}"));
         }
         let strict = flag(head, "strict_mode", "Invalid strict mode format")?;
         let partial = flag(head, "partial_update", "Invalid partial update flag format")?;
@@ -187,7 +194,9 @@ mod tests {
     fn large_bodies_need_a_header() {
         assert!(parse(&[("format", "json")], MAX_JSON_BODY).is_ok());
         assert!(parse(&[("format", "json")], MAX_JSON_BODY + 1).unwrap_err().contains("exceed the max size"));
-        assert!(parse(&[("format", "json"), ("ignore_json_size", "true")], MAX_JSON_BODY + 1).is_ok());
+        let ignoring = [("format", "json"), ("ignore_json_size", "true")];
+        assert!(parse(&ignoring, MAX_JSON_BODY + 1).is_ok());
+        assert!(parse(&ignoring, MAX_BODY + 1).unwrap_err().contains("exceed limit"));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod information_schema;
 mod labels;
 mod load;
 mod load_headers;
+mod modify;
 mod mysql_cells;
 mod mysql_port;
 mod mysql_wire;

@@ -1,5 +1,6 @@
 //! Values of results on the wire, in the text and in the binary protocol.
 
+use std::fmt::{Display, LowerExp};
 use std::io::{self, Write};
 
 use opensrv_mysql::{Column, ColumnFlags, ColumnType, ToMysqlValue};
@@ -44,8 +45,8 @@ impl WireCell<'_> {
             (OwnedCell::Null, _) => Vec::new(),
             (OwnedCell::Int(value), _) => value.to_string().into_bytes(),
             #[expect(clippy::cast_possible_truncation, reason = "a FLOAT was stored from 32 bits")]
-            (OwnedCell::Real(value), WireType::Float) => (*value as f32).to_string().into_bytes(),
-            (OwnedCell::Real(value), _) => value.to_string().into_bytes(),
+            (OwnedCell::Real(value), WireType::Float) => short(value.abs(), *value as f32).into_bytes(),
+            (OwnedCell::Real(value), _) => short(value.abs(), *value).into_bytes(),
             (OwnedCell::Text(text), _) => text.clone().into_bytes(),
             (OwnedCell::Blob(bytes), _) => bytes.clone(),
         }
@@ -88,13 +89,21 @@ impl ToMysqlValue for WireCell<'_> {
             WireType::Float => w.write_all(&(self.real()? as f32).to_le_bytes()),
             WireType::Double => w.write_all(&self.real()?.to_le_bytes()),
             WireType::Date | WireType::DateTime => write_date(w, &self.text()),
-            WireType::Decimal | WireType::Text | WireType::Json | WireType::Blob => write_string(w, &self.text()),
+            WireType::Decimal | WireType::Text | WireType::Json | WireType::Blob => {
+                write_string(w, &self.text())
+            }
         }
     }
 
     fn is_null(&self) -> bool {
         *self.cell == OwnedCell::Null
     }
+}
+
+/// A number in its shortest form, with an exponent where it would be long otherwise.
+fn short<F: Display + LowerExp>(magnitude: f64, value: F) -> String {
+    let is_long = magnitude != 0.0 && magnitude.is_finite() && !(1e-5..1e15).contains(&magnitude);
+    if is_long { format!("{value:e}") } else { value.to_string() }
 }
 
 /// Bytes behind their length.
@@ -152,10 +161,14 @@ mod tests {
 
     #[test]
     fn floats_are_printed_shortest() {
-        let cell = OwnedCell::Real(0.1f32.into());
-        let mut out = Vec::new();
-        WireCell { cell: &cell, ty: WireType::Float }.to_mysql_text(&mut out).unwrap();
-        assert_eq!(out, b"\x030.1");
+        let text = |value: f64, ty| {
+            let cell = OwnedCell::Real(value);
+            String::from_utf8(WireCell { cell: &cell, ty }.text()).unwrap()
+        };
+        assert_eq!(text(0.1f32.into(), WireType::Float), "0.1");
+        assert_eq!(text(-2.0, WireType::Double), "-2");
+        assert_eq!(text(1e300, WireType::Double), "1e300");
+        assert_eq!(text(0.0, WireType::Double), "0");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::http::Head;
 use crate::server::lock;
 
 /// Older entries make room beyond this many.
-const MAX_ENTRIES: usize = 100_000;
+const MAX_ENTRIES: usize = 20_000;
 
 /// One request.
 #[derive(Clone, Debug, Serialize)]

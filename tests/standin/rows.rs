@@ -389,4 +389,45 @@ mod tests {
         assert_eq!((tally.upserts, tally.deletes, tally.filtered), (1, 1, 1));
         assert_eq!(tally.body_bytes, text.len() as u64);
     }
+
+    /// `cargo test --release --example starrocks_standin -- --ignored --nocapture speed`
+    #[test]
+    #[ignore = "a measurement"]
+    fn speed_of_counting() {
+        use std::io::Write;
+        let mut text = String::new();
+        for id in 0..1_000_000u64 {
+            let note = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            text.push_str(&format!(
+                "{{\"id\":{id},\"Note\":\"note {note:016x} of a row\",\"photo\":null,\"amount\":\"{}.{:02}\",\
+                 \"at\":\"2026-11-20 01:02:03.{:06}\",\"__op\":0}}\n",
+                id % 100_000,
+                id % 100,
+                id % 1_000_000
+            ));
+        }
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        let plan = plan_of(orders(), &[("columns", "id,Note,photo,__op")]).unwrap();
+        for (name, bytes, compression) in
+            [("plain", text.as_bytes(), Compression::None), ("lz4", packed.as_slice(), Compression::Lz4Frame)]
+        {
+            let mut buffer = Vec::new();
+            for _ in 0..3 {
+                let started = std::time::Instant::now();
+                let mut body = Body::new(bytes, compression, BodyShape::Objects, buffer);
+                let tally = read_rows(&plan, &mut body, &Refused::None, &mut Counter::new(&plan)).unwrap();
+                buffer = body.into_buffer();
+                let seconds = started.elapsed().as_secs_f64();
+                #[expect(clippy::cast_precision_loss, reason = "a measurement")]
+                let speed = tally.body_bytes as f64 / 1e6 / seconds;
+                println!(
+                    "{name}: {speed:.0} MB/s, {} rows in {seconds:.3} s, {} bytes packed",
+                    tally.total,
+                    bytes.len()
+                );
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use crate::catalog::{Catalog, Column, DefaultValue, Table};
@@ -41,15 +42,22 @@ impl Storage {
             Some(directory) => Connection::open(directory.join("standin.sqlite"))?,
             None => Connection::open_in_memory()?,
         };
+        // Otherwise SQLite takes the name of a column that does not exist for a text.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         // A killed process loses nothing with synchronous off, only a crashed machine would.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
+             PRAGMA case_sensitive_like = ON;
              CREATE TABLE IF NOT EXISTS standin_catalog (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT)",
         )?;
         sqlite_functions::register(&connection, STARROCKS_VERSION)?;
         let document: Option<String> =
             connection.query_row("SELECT document FROM standin_catalog", [], |row| row.get(0)).optional()?;
-        let catalog = document.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let mut catalog: Catalog =
+            document.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        // The thread of an unfinished schema change ended with its process.
+        catalog.jobs.retain(|job| job.finished_at.is_some());
         Ok(Self { store: Mutex::new(Store { connection, catalog }) })
     }
 
@@ -141,7 +149,8 @@ impl Store {
     }
 }
 
-fn storage_column(column: &Column) -> String {
+/// The SQLite column with the values of a column.
+pub(crate) fn storage_column(column: &Column) -> String {
     format!("c{}", column.storage_id)
 }
 

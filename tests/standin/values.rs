@@ -247,7 +247,7 @@ fn json(raw: Raw<'_>) -> Result<Cell<'_>, Misfit> {
 }
 
 /// JSON without spaces, keys in order, numbers beyond 64 bits as doubles: what a JSON column gives back.
-fn compact_json(text: &str) -> Option<String> {
+pub(crate) fn compact_json(text: &str) -> Option<String> {
     serde_json::from_str::<serde_json::Value>(text).ok().map(|value| value.to_string())
 }
 

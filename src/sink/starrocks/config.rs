@@ -54,7 +54,8 @@ pub enum TlsVerify {
 pub enum Secret {
     /// The password itself; may be empty.
     Password(String),
-    /// A file whose first line is the password. It is read for each login: a new password needs no restart.
+    /// A file whose first line is the password. It is read for each login: a new password needs no restart. The
+    /// server's own user reads it: who may name one is for the caller to decide.
     File(PathBuf),
 }
 

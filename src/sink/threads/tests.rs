@@ -103,6 +103,70 @@ fn job_that_waits_at_the_shutdown_is_not_begun() {
     assert!(matches!(threads.try_submit(3, Job::Load(load(3))), Err(SubmitError::Ended(_))));
 }
 
+#[test]
+fn shutdown_ends_a_request_that_looks_at_nothing() {
+    let (interrupt, interrupted) = mpsc::channel();
+    let (begin, begun) = mpsc::channel();
+    let mut parts = Some(Hanging { begin, interrupted, interrupt });
+    let (mut threads, _woken) = started(1, move || parts.take().unwrap());
+    threads.try_submit(1, Job::Load(load(1))).unwrap();
+    begun.recv_timeout(Duration::from_secs(10)).expect("the load is begun");
+    assert_eq!(threads.shutdown(Duration::from_secs(5)), 0);
+}
+
+#[test]
+fn thread_that_cannot_be_ended_is_counted_and_left() {
+    let (begin, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let mut parts = Some((begin, released));
+    let (mut threads, _woken) = started(1, move || {
+        let (begin, released) = parts.take().unwrap();
+        Scripted(move |_: &dyn Watch| {
+            begin.send(()).unwrap();
+            let _ = released.recv();
+            Err(LoadError::Stopped)
+        })
+    });
+    threads.try_submit(1, Job::Load(load(1))).unwrap();
+    begun.recv_timeout(Duration::from_secs(10)).expect("the load is begun");
+    assert_eq!(threads.shutdown(Duration::from_millis(50)), 1);
+    drop(release);
+}
+
+/// A sink that waits for its interrupter and for nothing else.
+struct Hanging {
+    begin: mpsc::Sender<()>,
+    interrupted: mpsc::Receiver<()>,
+    interrupt: mpsc::Sender<()>,
+}
+
+impl Sink for Hanging {
+    fn load(&mut self, _: &Load, _: &dyn Watch) -> Result<Loaded, LoadError> {
+        self.begin.send(()).unwrap();
+        self.interrupted.recv().unwrap();
+        Err(LoadError::Stopped)
+    }
+
+    fn settle(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<LabelFate, LoadError> {
+        unreachable!("no test settles")
+    }
+
+    fn truncate(&mut self, _: &TargetTable, _: &dyn Watch) -> Result<(), StatementError> {
+        unreachable!("no test truncates")
+    }
+
+    fn prepare(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
+        unreachable!("no test prepares")
+    }
+
+    fn interrupter(&self) -> Interrupter {
+        let interrupt = self.interrupt.clone();
+        Box::new(move || {
+            let _ = interrupt.send(());
+        })
+    }
+}
+
 /// A sink whose loads do what the test says.
 struct Scripted<F>(F);
 

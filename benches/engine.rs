@@ -1,8 +1,8 @@
 //! What the engine costs per row, on one core: `cargo bench --bench engine`.
 //!
-//! Every figure is rows per second, by the wall clock: neighbours on the machine count. (CPU time would leave them out,
-//! but what Linux shows without a system call of its own is too coarse.) The rows are like those of an ordinary table; keys are distinct unless said
-//! otherwise, and buffers are used again from batch to batch, as in the worker.
+//! Every figure is rows per second, by the wall clock, so neighbours on the machine count. (`schedstat` would leave them
+//! out, but it moves only once per tick: too coarse for these.) The rows are like those of an ordinary table; keys are
+//! distinct unless said otherwise, and buffers are used again from batch to batch, as in the worker.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -31,12 +31,13 @@ pub(super) fn write_timestamp(micros: i64, out: &mut Vec<u8>) -> Result<(), Reas
     if !TIMESTAMPS.contains(&micros) {
         return Err(Reason::OutOfRange);
     }
-    let days = micros.div_euclid(MICROS_PER_DAY);
-    let of_day = micros.rem_euclid(MICROS_PER_DAY);
-    // Both are small: the range was checked.
+    // Counted from the year 0, so that nothing is negative: unsigned divisions by constants are multiplications.
+    let micros = micros.wrapping_sub(*TIMESTAMPS.start()) as u64;
+    let (days, of_day) = (micros / MICROS_PER_DAY as u64, micros % MICROS_PER_DAY as u64);
+    let days = days as i32 + *DATES.start();
     let (second, fraction) = ((of_day / 1_000_000) as u32, (of_day % 1_000_000) as u32);
     let mut text = *b"\"0000-00-00 00:00:00.000000\"";
-    put_date(&mut text, days as i32);
+    put_date(&mut text, days);
     [text[12], text[13]] = pair(second / 3600);
     [text[15], text[16]] = pair(second / 60 % 60);
     [text[18], text[19]] = pair(second % 60);

@@ -25,24 +25,33 @@ impl<'a> Value<'a> {
     ///
     /// The text is not one that the type prints, with the settings named above.
     pub fn from_text(kind: Kind, text: &'a [u8]) -> Result<Self, MalformedText> {
-        let value = match kind {
+        match Self::read_text(kind, text) {
+            Self::Malformed => Err(MalformedText),
+            value => Ok(value),
+        }
+    }
+
+    /// [`Self::from_text`] with [`Value::Malformed`] as the error. (Unpacking the `Result` for each value of a row cost
+    /// an eighth of the time of the whole path: the value was copied while its parts were still being stored.)
+    #[inline]
+    pub(crate) fn read_text(kind: Kind, text: &'a [u8]) -> Self {
+        match kind {
             Kind::Bool => match text {
-                b"t" => Some(Self::Bool(true)),
-                b"f" => Some(Self::Bool(false)),
-                _ => None,
+                b"t" => Self::Bool(true),
+                b"f" => Self::Bool(false),
+                _ => Self::Malformed,
             },
-            Kind::Int => integer(text).map(Self::Int),
-            Kind::Float4 => float(text).map(Self::Float4),
-            Kind::Float8 => float(text).map(Self::Float8),
-            Kind::Numeric => Some(Self::NumericText(text)),
-            Kind::Date => date(text).map(Self::Date),
-            Kind::Timestamp => timestamp(text).map(Self::Timestamp),
-            Kind::Uuid => hex::parse_uuid(text).map(Self::Uuid),
-            Kind::Bytes => text.strip_prefix(b"\\x").map(Self::HexBytes),
-            Kind::Json => Some(Self::Json(text)),
-            Kind::Text => Some(Self::Text(text)),
-        };
-        value.ok_or(MalformedText)
+            Kind::Int => integer(text).map_or(Self::Malformed, Self::Int),
+            Kind::Float4 => float(text).map_or(Self::Malformed, Self::Float4),
+            Kind::Float8 => float(text).map_or(Self::Malformed, Self::Float8),
+            Kind::Numeric => Self::NumericText(text),
+            Kind::Date => date(text).map_or(Self::Malformed, Self::Date),
+            Kind::Timestamp => timestamp(text).map_or(Self::Malformed, Self::Timestamp),
+            Kind::Uuid => hex::parse_uuid(text).map_or(Self::Malformed, Self::Uuid),
+            Kind::Bytes => text.strip_prefix(b"\\x").map_or(Self::Malformed, Self::HexBytes),
+            Kind::Json => Self::Json(text),
+            Kind::Text => Self::Text(text),
+        }
     }
 }
 

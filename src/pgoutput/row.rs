@@ -40,7 +40,7 @@ impl Row for PgoutputRow<'_> {
         match found {
             Some(TupleColumn::Null) => Value::Null,
             Some(TupleColumn::Unchanged) => Value::Unchanged,
-            Some(TupleColumn::Text(text)) => Value::from_text(kind, text).unwrap_or(Value::Malformed),
+            Some(TupleColumn::Text(text)) => Value::read_text(kind, text),
             Some(TupleColumn::Binary(_)) | None => Value::Malformed,
         }
     }

@@ -23,6 +23,8 @@ pub struct CopyBatch {
     /// Rows that did not fit into the load before.
     carried: Vec<u8>,
     carried_rows: u64,
+    /// An empty buffer for the next load.
+    spare: Vec<u8>,
 }
 
 impl CopyBatch {
@@ -42,6 +44,7 @@ impl CopyBatch {
             rows: 0,
             carried: Vec::new(),
             carried_rows: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -86,9 +89,110 @@ impl CopyBatch {
         }
         let label = label()?;
         let rows = std::mem::replace(&mut self.rows, std::mem::take(&mut self.carried_rows));
-        let carried = std::mem::take(&mut self.carried);
-        let buffer = Bytes::from(std::mem::replace(&mut self.buffer, carried));
+        let mut next = std::mem::take(&mut self.spare);
+        next.append(&mut self.carried);
+        let buffer = Bytes::from(std::mem::replace(&mut self.buffer, next));
         let live = std::iter::once(0..buffer.len()).collect();
         Some(Load { label, shape: Arc::clone(&self.shape), buffer, live, rows })
+    }
+
+    /// Gives back the buffer of a load that is done, for the next one: touching fresh memory page by page costs about as
+    /// much as encoding into it. Without effect while anybody else has it.
+    pub fn reuse(&mut self, mut buffer: Bytes) {
+        if buffer.is_unique() {
+            // Emptied first: only the memory is wanted back, and the way to a `Vec` moves what is in it.
+            buffer.clear();
+            self.spare = Vec::from(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{OutOfRange, Value};
+    use crate::table::{Column, Kind, SourceColumn, TableSpec, TargetTable};
+
+    struct Id(i64);
+
+    impl Row for Id {
+        fn value(&self, _: usize) -> Value<'_> {
+            Value::Int(self.0)
+        }
+    }
+
+    fn batch(max_rows: u64, max_bytes: usize) -> CopyBatch {
+        let target = TargetTable { database: "d".to_owned(), table: "t".to_owned() };
+        let id = Column {
+            source: SourceColumn { attnum: 1, name: "id".to_owned(), type_oid: 20, typmod: -1 },
+            name: "id".to_owned(),
+            kind: Kind::Int,
+            target_type: "BIGINT".to_owned(),
+        };
+        let spec = TableSpec {
+            relid: 1,
+            source_name: "public.t".to_owned(),
+            target: target.clone(),
+            columns: vec![id],
+            key_len: 1,
+        };
+        let encoder = Arc::new(RowEncoder::new(&spec, &["id".to_owned()], OutOfRange::Error));
+        let shape = Arc::new(LoadShape { target, columns: "`id`,`__op`".to_owned(), partial: false });
+        CopyBatch::new(encoder, shape, max_rows, max_bytes)
+    }
+
+    fn label() -> Option<Label> {
+        Some(Label { mirror: "m".into(), incarnation: 1, number: 1 })
+    }
+
+    #[test]
+    fn batch_is_full_at_its_rows_or_bytes() {
+        let (mut by_rows, mut by_bytes) = (batch(2, 1000), batch(1000, 30));
+        for full in [false, true] {
+            by_rows.push(&Id(1)).unwrap();
+            by_bytes.push(&Id(1)).unwrap();
+            assert_eq!((by_rows.is_full(), by_bytes.is_full()), (full, full));
+        }
+    }
+
+    #[test]
+    fn sealed_rows_are_the_rows_that_were_pushed() {
+        let mut batch = batch(10, 1000);
+        assert!(batch.seal(label).is_none());
+        batch.push(&Id(1)).unwrap();
+        batch.push(&Id(2)).unwrap();
+        assert_eq!(batch.rows(), 2);
+        let load = batch.seal(label).unwrap();
+        assert_eq!(load.rows, 2);
+        assert_eq!(
+            load.body().collect::<Vec<_>>().concat(),
+            b"{\"id\":1,\"__op\":0}\n{\"id\":2,\"__op\":0}\n"
+        );
+        assert_eq!((batch.rows(), batch.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn no_row_is_lost_when_no_label_is_left() {
+        let mut batch = batch(10, 1000);
+        batch.push(&Id(1)).unwrap();
+        assert!(batch.seal(|| None).is_none());
+        assert_eq!(batch.seal(label).map(|load| load.rows), Some(1));
+    }
+
+    #[test]
+    fn buffer_that_is_given_back_is_used_again_unless_somebody_has_it() {
+        for keep in [None, Some(())] {
+            let mut batch = batch(10, 1000);
+            batch.push(&Id(1)).unwrap();
+            let load = batch.seal(label).unwrap();
+            let kept = keep.map(|()| load.buffer.clone());
+            batch.reuse(load.buffer);
+            assert_eq!(batch.spare.capacity() > 0, kept.is_none());
+            batch.push(&Id(2)).unwrap();
+            assert_eq!(batch.seal(label).map(|load| load.buffer.len()), Some(18));
+            batch.push(&Id(3)).unwrap();
+            let third = batch.seal(label).unwrap();
+            assert_eq!(third.buffer.as_ref(), b"{\"id\":3,\"__op\":0}\n");
+        }
     }
 }

@@ -422,11 +422,13 @@ impl Pipeline {
     }
 
     fn end_load(&mut self, number: u64) -> Option<Finished> {
-        let InFlight { table: index, floor, buffer, held_bytes, rows, body_bytes } =
+        let InFlight { table: index, floor, mut buffer, held_bytes, rows, body_bytes } =
             self.in_flight.remove(&number)?;
         self.shared.checkpoint.close(floor);
         self.shared.held_bytes -= held_bytes;
         if buffer.is_unique() {
+            // Emptied first: only the memory is wanted back, and the way to a `Vec` moves what is in it.
+            buffer.clear();
             self.shared.spare.keep_buffer(Vec::from(buffer));
         }
         let table = self.tables.get_mut(index.0 as usize)?;

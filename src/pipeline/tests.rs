@@ -335,6 +335,21 @@ fn row_that_would_make_the_load_too_long_begins_the_next_one() {
 }
 
 #[test]
+fn buffer_of_a_finished_load_is_kept_unless_somebody_has_it() {
+    for keep in [None, Some(())] {
+        let mut bench = Bench::new(limits());
+        bench.upsert(whole(1, 1));
+        bench.pipeline.seal_all();
+        let load = bench.load().unwrap();
+        let number = load.label.number;
+        let kept = keep.map(|()| load);
+        bench.pipeline.finished(number).unwrap();
+        let spare = bench.pipeline.shared.spare.take_buffer();
+        assert_eq!((spare.is_empty(), spare.capacity() > 0), (true, kept.is_none()));
+    }
+}
+
+#[test]
 fn flush_clock_starts_at_the_commit() {
     let mut bench = Bench::new(limits());
     bench.upsert(whole(1, 1));

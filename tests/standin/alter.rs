@@ -20,7 +20,9 @@ pub(crate) fn alter(
 ) -> Result<(), SqlError> {
     let mut store = shared.storage.lock();
     if store.has_running_job(database, table) {
-        return Err(SqlError::analyzing(format!("A schema change operation is in progress on the table {table}")));
+        return Err(SqlError::analyzing(format!(
+            "A schema change operation is in progress on the table {table}"
+        )));
     }
     let current = store.catalog.table(database, table).ok_or_else(|| SqlError::unknown_table(table))?;
     // The whole statement is tried on a copy: it happens completely or not at all.
@@ -82,7 +84,9 @@ impl Store {
     /// Puts an altered table into the place of the old one.
     fn install(&mut self, altered: Table) -> Result<(), SqlError> {
         let (database, name) = (altered.database.clone(), altered.name.clone());
-        let Some(current) = self.catalog.table(&database, &name) else { return Err(SqlError::unknown_table(&name)) };
+        let Some(current) = self.catalog.table(&database, &name) else {
+            return Err(SqlError::unknown_table(&name));
+        };
         let had = |id: u32| current.columns.iter().any(|column| column.storage_id == id);
         for column in altered.columns.iter().filter(|column| !had(column.storage_id)) {
             self.add_storage_column(&altered, column)?;
@@ -103,11 +107,17 @@ fn apply_to_table(table: &mut Table, change: &Alteration) -> Result<(), SqlError
                 return Err(SqlError::new(1060, format!("Duplicate column name '{}'", column.name)));
             }
             if table.retired_names.iter().any(|name| same_name(name, &column.name)) {
-                return Err(SqlError::analyzing(format!("Column {} was renamed away and cannot be used again", column.name)));
+                return Err(SqlError::analyzing(format!(
+                    "Column {} was renamed away and cannot be used again",
+                    column.name
+                )));
             }
             let nullability = column.nullability.unwrap_or(Nullability::Null);
             if nullability == Nullability::NotNull && column.default.is_none() {
-                return Err(SqlError::analyzing(format!("NOT NULL column {} needs a default value", column.name)));
+                return Err(SqlError::analyzing(format!(
+                    "NOT NULL column {} needs a default value",
+                    column.name
+                )));
             }
             if matches!(column.default, Some(crate::catalog::DefaultValue::CurrentTimestamp)) {
                 return Err(SqlError::analyzing("unsupported default expr: current_timestamp"));
@@ -120,7 +130,9 @@ fn apply_to_table(table: &mut Table, change: &Alteration) -> Result<(), SqlError
         Alteration::DropColumn(name) => {
             let position = position_of(table, name)?;
             if position < table.key_columns {
-                return Err(SqlError::analyzing(format!("Can not drop key column {name} in primary key table")));
+                return Err(SqlError::analyzing(format!(
+                    "Can not drop key column {name} in primary key table"
+                )));
             }
             table.columns.remove(position);
         }
@@ -148,7 +160,9 @@ fn place_of(table: &Table, place: &Place) -> Result<usize, SqlError> {
         Place::After(name) => position_of(table, name)? + 1,
     };
     if position < table.key_columns {
-        return Err(SqlError::analyzing("Key columns must be the first few columns: a value column cannot stand before them"));
+        return Err(SqlError::analyzing(
+            "Key columns must be the first few columns: a value column cannot stand before them",
+        ));
     }
     Ok(position)
 }
@@ -164,7 +178,9 @@ mod tests {
     fn altered(clauses: &str) -> Result<Table, SqlError> {
         let tokens = tokenize(clauses).unwrap();
         let mut table = orders();
-        alterations(&mut Parser::new(&tokens))?.iter().try_for_each(|change| apply_to_table(&mut table, change))?;
+        alterations(&mut Parser::new(&tokens))?
+            .iter()
+            .try_for_each(|change| apply_to_table(&mut table, change))?;
         Ok(table)
     }
 
@@ -185,6 +201,8 @@ mod tests {
         assert!(altered("ADD COLUMN x INT FIRST").is_err());
         assert!(altered("ADD COLUMN x INT NOT NULL").unwrap_err().message.contains("needs a default"));
         assert_eq!(altered("ADD COLUMN NOTE INT").unwrap_err().code, 1060);
-        assert!(altered("RENAME COLUMN note TO n, ADD COLUMN note INT").unwrap_err().message.contains("again"));
+        assert!(
+            altered("RENAME COLUMN note TO n, ADD COLUMN note INT").unwrap_err().message.contains("again")
+        );
     }
 }

@@ -331,9 +331,12 @@ mod tests {
 
     #[test]
     fn alter_clauses_are_parsed() {
-        let tokens = tokenize("ADD COLUMN `x` INT NULL AFTER id, DROP COLUMN y, RENAME COLUMN a TO b").unwrap();
+        let tokens =
+            tokenize("ADD COLUMN `x` INT NULL AFTER id, DROP COLUMN y, RENAME COLUMN a TO b").unwrap();
         let changes = alterations(&mut Parser::new(&tokens)).unwrap();
-        assert!(matches!(&changes[0], Alteration::AddColumn { place: Place::After(after), .. } if after == "id"));
+        assert!(
+            matches!(&changes[0], Alteration::AddColumn { place: Place::After(after), .. } if after == "id")
+        );
         assert_eq!(changes[1], Alteration::DropColumn("y".into()));
         assert_eq!(changes[2], Alteration::RenameColumn { from: "a".into(), to: "b".into() });
         let tokens = tokenize("MODIFY COLUMN a BIGINT").unwrap();

@@ -11,12 +11,25 @@ use crate::values::{Raw, convert};
 
 const MAX_COLUMNS: usize = 10_000;
 const KNOWN_PROPERTIES: &[&str] = &[
-    "replication_num", "fast_schema_evolution", "enable_persistent_index", "persistent_index_type", "compression",
-    "bucket_size", "storage_medium", "replicated_storage", "write_quorum", "labels.location",
+    "replication_num",
+    "fast_schema_evolution",
+    "enable_persistent_index",
+    "persistent_index_type",
+    "compression",
+    "bucket_size",
+    "storage_medium",
+    "replicated_storage",
+    "write_quorum",
+    "labels.location",
 ];
 
 /// Checks a new table and makes it.
-pub(crate) fn checked_table(spec: &CreateTable, database: &str, id: u64, backends: u32) -> Result<Table, SqlError> {
+pub(crate) fn checked_table(
+    spec: &CreateTable,
+    database: &str,
+    id: u64,
+    backends: u32,
+) -> Result<Table, SqlError> {
     check_table_name(&spec.name.table)?;
     if spec.columns.len() > MAX_COLUMNS {
         return Err(SqlError::analyzing(format!("max column number is {MAX_COLUMNS}")));
@@ -31,7 +44,8 @@ pub(crate) fn checked_table(spec: &CreateTable, database: &str, id: u64, backend
     let mut columns = Vec::with_capacity(spec.columns.len());
     for (index, column) in (1..).zip(&spec.columns) {
         let is_key = spec.keys.iter().any(|key| same_name(key, &column.name));
-        let nullability = if is_key { Nullability::NotNull } else { column.nullability.unwrap_or(Nullability::Null) };
+        let nullability =
+            if is_key { Nullability::NotNull } else { column.nullability.unwrap_or(Nullability::Null) };
         columns.push(checked_column(column, nullability, index)?);
     }
     let next_storage_id = u32::try_from(columns.len()).unwrap_or(u32::MAX) + 1;
@@ -41,7 +55,11 @@ pub(crate) fn checked_table(spec: &CreateTable, database: &str, id: u64, backend
         name: spec.name.table.clone(),
         columns,
         key_columns: spec.keys.len(),
-        distribution: if spec.distribution.is_empty() { spec.keys.clone() } else { spec.distribution.clone() },
+        distribution: if spec.distribution.is_empty() {
+            spec.keys.clone()
+        } else {
+            spec.distribution.clone()
+        },
         comment: spec.comment.clone(),
         properties: spec.properties.clone(),
         generation: 0,
@@ -65,7 +83,10 @@ fn check_keys(spec: &CreateTable) -> Result<(), SqlError> {
             ));
         }
         if !column.ty.can_be_key() {
-            return Err(SqlError::analyzing(format!("primary key column[{key}] type not supported: {}", column.ty)));
+            return Err(SqlError::analyzing(format!(
+                "primary key column[{key}] type not supported: {}",
+                column.ty
+            )));
         }
         if column.nullability == Some(Nullability::Null) {
             return Err(SqlError::analyzing(format!("primary key column[{key}] cannot be nullable")));
@@ -95,7 +116,11 @@ fn check_properties(properties: &BTreeMap<String, String>, backends: u32) -> Res
 }
 
 /// Checks a column on its own and makes it.
-pub(crate) fn checked_column(spec: &ColumnSpec, nullability: Nullability, id: u32) -> Result<Column, SqlError> {
+pub(crate) fn checked_column(
+    spec: &ColumnSpec,
+    nullability: Nullability,
+    id: u32,
+) -> Result<Column, SqlError> {
     check_column_name(&spec.name)?;
     check_type(&spec.name, &spec.ty)?;
     let is_nullable = nullability == Nullability::Null;
@@ -117,7 +142,9 @@ fn check_default(spec: &ColumnSpec, default: &DefaultValue) -> Result<(), SqlErr
     match (default, &spec.ty) {
         (DefaultValue::CurrentTimestamp, ColumnType::DateTime) => Ok(()),
         (DefaultValue::CurrentTimestamp, _) => Err(invalid()),
-        (DefaultValue::Literal(_), ColumnType::Json | ColumnType::Nested(_) | ColumnType::Boolean) => Err(invalid()),
+        (DefaultValue::Literal(_), ColumnType::Json | ColumnType::Nested(_) | ColumnType::Boolean) => {
+            Err(invalid())
+        }
         (DefaultValue::Literal(text), ty) => match convert(ty, Raw { shape: Shape::Plain, text }) {
             Ok(_) => Ok(()),
             Err(_) => Err(invalid()),
@@ -128,13 +155,17 @@ fn check_default(spec: &ColumnSpec, default: &DefaultValue) -> Result<(), SqlErr
 fn check_type(column: &str, ty: &ColumnType) -> Result<(), SqlError> {
     let complaint = match ty {
         ColumnType::Char(length) if !(1..=255).contains(length) => "Char size must be in [1, 255]",
-        ColumnType::Varchar(length) | ColumnType::VarBinary(length) if !(1..=MAX_VARCHAR_BYTES).contains(length) => {
+        ColumnType::Varchar(length) | ColumnType::VarBinary(length)
+            if !(1..=MAX_VARCHAR_BYTES).contains(length) =>
+        {
             "Varchar size must be in [1, 1048576]"
         }
         ColumnType::Decimal { precision, .. } if !(1..=38).contains(precision) => {
             "DECIMAL's precision should range from 1 to 38"
         }
-        ColumnType::Decimal { precision, scale } if scale > precision => "DECIMAL's scale must not exceed its precision",
+        ColumnType::Decimal { precision, scale } if scale > precision => {
+            "DECIMAL's scale must not exceed its precision"
+        }
         _ => return Ok(()),
     };
     Err(SqlError::analyzing(format!("{complaint}, column {column}")))
@@ -146,7 +177,8 @@ fn check_column_name(name: &str) -> Result<(), SqlError> {
         || lower == "__row"
         || lower.starts_with("__starrocks_shadow_")
         || lower.starts_with("__generated_partition_column_");
-    let is_bad = name.is_empty() || name.chars().count() > 1024 || name.contains(['\0', '=', '<', '>', '!', '*']);
+    let is_bad =
+        name.is_empty() || name.chars().count() > 1024 || name.contains(['\0', '=', '<', '>', '!', '*']);
     if is_reserved || is_bad {
         return Err(SqlError::analyzing(format!("Incorrect column name '{name}'")));
     }

@@ -17,7 +17,11 @@ use crate::statement::{Reply, Session, known_table};
 use crate::storage::Applier;
 
 /// Runs what follows `INSERT`: rows of literals, upserted like those of a load.
-pub(crate) fn insert(shared: &Arc<Shared>, session: &Session, parser: &mut Parser<'_>) -> Result<Reply, SqlError> {
+pub(crate) fn insert(
+    shared: &Arc<Shared>,
+    session: &Session,
+    parser: &mut Parser<'_>,
+) -> Result<Reply, SqlError> {
     parser.require("INTO")?;
     let table = known_table(shared, session, &parser.table_name()?)?;
     let columns = if parser.peek().is_some_and(|token| token.is_symbol("(")) {

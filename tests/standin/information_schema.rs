@@ -8,16 +8,44 @@ use crate::storage::{Store, quote_name};
 use crate::typing::ColumnType;
 
 const TABLES: &[&str] = &[
-    "TABLE_CATALOG", "TABLE_SCHEMA", "TABLE_NAME", "TABLE_TYPE", "ENGINE", "VERSION", "TABLE_ROWS", "CREATE_TIME", "TABLE_COMMENT",
+    "TABLE_CATALOG",
+    "TABLE_SCHEMA",
+    "TABLE_NAME",
+    "TABLE_TYPE",
+    "ENGINE",
+    "VERSION",
+    "TABLE_ROWS",
+    "CREATE_TIME",
+    "TABLE_COMMENT",
 ];
 const COLUMNS: &[&str] = &[
-    "TABLE_CATALOG", "TABLE_SCHEMA", "TABLE_NAME", "COLUMN_NAME", "ORDINAL_POSITION", "COLUMN_DEFAULT", "IS_NULLABLE",
-    "DATA_TYPE", "CHARACTER_MAXIMUM_LENGTH", "NUMERIC_PRECISION", "NUMERIC_SCALE", "COLUMN_TYPE", "COLUMN_KEY", "EXTRA",
-    "COLUMN_COMMENT", "COLUMN_SIZE", "DECIMAL_DIGITS",
+    "TABLE_CATALOG",
+    "TABLE_SCHEMA",
+    "TABLE_NAME",
+    "COLUMN_NAME",
+    "ORDINAL_POSITION",
+    "COLUMN_DEFAULT",
+    "IS_NULLABLE",
+    "DATA_TYPE",
+    "CHARACTER_MAXIMUM_LENGTH",
+    "NUMERIC_PRECISION",
+    "NUMERIC_SCALE",
+    "COLUMN_TYPE",
+    "COLUMN_KEY",
+    "EXTRA",
+    "COLUMN_COMMENT",
+    "COLUMN_SIZE",
+    "DECIMAL_DIGITS",
 ];
 const SCHEMATA: &[&str] = &["CATALOG_NAME", "SCHEMA_NAME"];
 const TABLES_CONFIG: &[&str] = &[
-    "TABLE_SCHEMA", "TABLE_NAME", "TABLE_ENGINE", "TABLE_MODEL", "PRIMARY_KEY", "DISTRIBUTE_KEY", "DISTRIBUTE_TYPE",
+    "TABLE_SCHEMA",
+    "TABLE_NAME",
+    "TABLE_ENGINE",
+    "TABLE_MODEL",
+    "PRIMARY_KEY",
+    "DISTRIBUTE_KEY",
+    "DISTRIBUTE_TYPE",
     "PROPERTIES",
 ];
 
@@ -111,7 +139,8 @@ fn sizes(ty: &ColumnType) -> (Option<u32>, Option<u32>, Option<u32>) {
 }
 
 fn config_row(table: &Table) -> Vec<Value> {
-    let list = |names: Vec<&str>| text(&names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
+    let list =
+        |names: Vec<&str>| text(&names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
     let properties = serde_json::to_string(&table.properties).unwrap_or_default();
     vec![
         text(&table.database),

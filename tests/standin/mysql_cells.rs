@@ -88,7 +88,9 @@ impl ToMysqlValue for WireCell<'_> {
             WireType::Float => w.write_all(&(self.real()? as f32).to_le_bytes()),
             WireType::Double => w.write_all(&self.real()?.to_le_bytes()),
             WireType::Date | WireType::DateTime => write_date(w, &self.text()),
-            WireType::Decimal | WireType::Text | WireType::Json | WireType::Blob => write_string(w, &self.text()),
+            WireType::Decimal | WireType::Text | WireType::Json | WireType::Blob => {
+                write_string(w, &self.text())
+            }
         }
     }
 

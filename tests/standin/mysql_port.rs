@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use opensrv_mysql::{
-    AsyncMysqlIntermediary, AsyncMysqlShim, Column, ColumnFlags, ColumnType, ErrorKind, InitWriter, OkResponse,
-    ParamParser, QueryResultWriter, StatementMetaWriter, ValueInner,
+    AsyncMysqlIntermediary, AsyncMysqlShim, Column, ColumnFlags, ColumnType, ErrorKind, InitWriter,
+    OkResponse, ParamParser, QueryResultWriter, StatementMetaWriter, ValueInner,
 };
 use rusqlite::types::Value;
 use tokio::task::block_in_place;
@@ -31,7 +31,9 @@ pub(crate) fn start(shared: Arc<Shared>, listener: TcpListener) -> io::Result<()
         let _entered = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    std::thread::Builder::new().name("mysql".into()).spawn(move || runtime.block_on(accept(shared, listener)))?;
+    std::thread::Builder::new()
+        .name("mysql".into())
+        .spawn(move || runtime.block_on(accept(shared, listener)))?;
     Ok(())
 }
 
@@ -44,7 +46,13 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
             let (reader, writer) = socket.into_split();
             let next_error = NextError::default();
             let writer = ErrorPackets::new(writer, next_error.clone());
-            let port = Port { shared, session: Session::default(), next_error, prepared: HashMap::new(), last_id: 0 };
+            let port = Port {
+                shared,
+                session: Session::default(),
+                next_error,
+                prepared: HashMap::new(),
+                last_id: 0,
+            };
             // Whatever ends a connection, the client sees it end.
             let _ = AsyncMysqlIntermediary::run_on(port, reader, writer).await;
         });
@@ -102,7 +110,9 @@ impl Port {
     fn prepare(&self, query: &str) -> Result<(Vec<Token>, Vec<Column>, usize), SqlError> {
         let tokens = tokenize(query).map_err(SqlError::syntax)?;
         if !tokens.first().is_some_and(|token| token.is_word("SELECT") || token.is_word("WITH")) {
-            return Err(SqlError::analyzing("This command is not supported in the prepared statement protocol yet"));
+            return Err(SqlError::analyzing(
+                "This command is not supported in the prepared statement protocol yet",
+            ));
         }
         let (columns, parameters) = select::prepare(&self.shared, &self.session, &tokens)?;
         Ok((tokens, columns.iter().map(column).collect(), parameters))
@@ -132,7 +142,11 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         is_let_in
     }
 
-    async fn on_init<'a>(&'a mut self, name: &'a str, writer: InitWriter<'a, ErrorPackets>) -> io::Result<()> {
+    async fn on_init<'a>(
+        &'a mut self,
+        name: &'a str,
+        writer: InitWriter<'a, ErrorPackets>,
+    ) -> io::Result<()> {
         match block_in_place(|| self.use_database(name)) {
             Ok(()) => writer.ok().await,
             Err(error) => {
@@ -142,7 +156,11 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         }
     }
 
-    async fn on_query<'a>(&'a mut self, sql: &'a str, writer: QueryResultWriter<'a, ErrorPackets>) -> io::Result<()> {
+    async fn on_query<'a>(
+        &'a mut self,
+        sql: &'a str,
+        writer: QueryResultWriter<'a, ErrorPackets>,
+    ) -> io::Result<()> {
         let reply = block_in_place(|| statement::run(&self.shared, &mut self.session, sql));
         self.reply(reply, writer).await
     }
@@ -176,7 +194,8 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         parameters: ParamParser<'a>,
         writer: QueryResultWriter<'a, ErrorPackets>,
     ) -> io::Result<()> {
-        let parameters: Vec<Value> = parameters.into_iter().map(|p| parameter(p.value.into_inner())).collect();
+        let parameters: Vec<Value> =
+            parameters.into_iter().map(|p| parameter(p.value.into_inner())).collect();
         let Some(tokens) = self.prepared.get(&id) else {
             return self.refuse(SqlError::syntax("unknown statement"), writer).await;
         };
@@ -200,9 +219,13 @@ fn parameter(value: ValueInner<'_>) -> Value {
             Err(_) => Value::Blob(bytes.to_vec()),
         },
         ValueInner::Int(value) => Value::Integer(value),
-        ValueInner::UInt(value) => i64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Integer),
+        ValueInner::UInt(value) => {
+            i64::try_from(value).map_or_else(|_| Value::Text(value.to_string()), Value::Integer)
+        }
         ValueInner::Double(value) => Value::Real(value),
-        ValueInner::Date(packed) | ValueInner::Time(packed) | ValueInner::Datetime(packed) => Value::Text(date(packed)),
+        ValueInner::Date(packed) | ValueInner::Time(packed) | ValueInner::Datetime(packed) => {
+            Value::Text(date(packed))
+        }
     }
 }
 

@@ -71,7 +71,11 @@ fn packet(sequence: u8, error: &SqlError) -> Vec<u8> {
 }
 
 impl AsyncWrite for ErrorPackets {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // Kept until the flush, or until enough has come together.
         self.pending.extend_from_slice(bytes);
         if self.pending.len() > 1 << 16

@@ -32,7 +32,8 @@ pub(crate) fn run(
         let cell = |index| row.get_ref(index).map(owned);
         rows.push((0..declared.len()).map(cell).collect::<Result<Vec<_>, _>>()?);
     }
-    let column_type = |index: usize, declared: Option<WireType>| declared.unwrap_or_else(|| guess(&rows, index));
+    let column_type =
+        |index: usize, declared: Option<WireType>| declared.unwrap_or_else(|| guess(&rows, index));
     let columns = declared
         .into_iter()
         .enumerate()
@@ -51,7 +52,8 @@ pub(crate) fn prepare(
     let sql = rewrite(&store, session, tokens)?;
     let statement = store.connection.prepare(&sql)?;
     let columns = columns_of(&statement);
-    let known = columns.into_iter().map(|(name, declared)| (name, declared.unwrap_or(WireType::Text))).collect();
+    let known =
+        columns.into_iter().map(|(name, declared)| (name, declared.unwrap_or(WireType::Text))).collect();
     Ok((known, statement.parameter_count()))
 }
 
@@ -66,7 +68,10 @@ fn owned(value: ValueRef<'_>) -> OwnedCell {
 }
 
 fn columns_of(statement: &rusqlite::Statement<'_>) -> Vec<(String, Option<WireType>)> {
-    statement.columns().map(|column| (column.name().to_owned(), column.decl_type().and_then(declared))).collect()
+    statement
+        .columns()
+        .map(|column| (column.name().to_owned(), column.decl_type().and_then(declared)))
+        .collect()
 }
 
 /// The type that [`crate::typing::ColumnType::sqlite_declaration`] wrote.
@@ -103,7 +108,9 @@ fn guess(rows: &[Vec<OwnedCell>], index: usize) -> WireType {
         guess = match guess {
             None => Some(found),
             Some(known) if known == found => guess,
-            Some(WireType::LongLong | WireType::Double) if found != WireType::Text && found != WireType::Blob => {
+            Some(WireType::LongLong | WireType::Double)
+                if found != WireType::Text && found != WireType::Blob =>
+            {
                 Some(WireType::Double)
             }
             Some(_) => return WireType::Text,
@@ -114,7 +121,8 @@ fn guess(rows: &[Vec<OwnedCell>], index: usize) -> WireType {
 
 /// The text that SQLite gets.
 pub(crate) fn rewrite(store: &Store, session: &Session, tokens: &[Token]) -> Result<String, SqlError> {
-    let mut rewriter = Rewriter { store, session, tokens, at: 0, out: String::new(), frames: vec![Frame::default()] };
+    let mut rewriter =
+        Rewriter { store, session, tokens, at: 0, out: String::new(), frames: vec![Frame::default()] };
     while let Some(token) = rewriter.tokens.get(rewriter.at) {
         rewriter.step(token)?;
     }
@@ -196,7 +204,8 @@ impl<'a> Rewriter<'a> {
     fn name(&mut self, token: &Token) {
         let dot = |token: Option<&Token>| token.is_some_and(|token| token.is_symbol("."));
         let is_qualified_twice = dot(self.ahead(0)) && dot(self.ahead(2));
-        let is_database = self.store.catalog.databases.contains_key(&token.text) || token.text == "information_schema";
+        let is_database =
+            self.store.catalog.databases.contains_key(&token.text) || token.text == "information_schema";
         if is_qualified_twice && is_database {
             self.at += 1;
             return;
@@ -210,7 +219,8 @@ impl<'a> Rewriter<'a> {
         if let Some(frame) = self.frames.last_mut() {
             match word.as_str() {
                 "FROM" | "JOIN" => (frame.in_from, frame.expects_table) = (true, true),
-                "WHERE" | "GROUP" | "ORDER" | "HAVING" | "LIMIT" | "UNION" | "EXCEPT" | "INTERSECT" | "SELECT" | "WINDOW" => {
+                "WHERE" | "GROUP" | "ORDER" | "HAVING" | "LIMIT" | "UNION" | "EXCEPT" | "INTERSECT"
+                | "SELECT" | "WINDOW" => {
                     frame.in_from = false;
                 }
                 _ => {}
@@ -259,7 +269,8 @@ impl<'a> Rewriter<'a> {
         if database == "information_schema" {
             return information_schema::refreshed(self.store, table);
         }
-        let tables = self.store.catalog.databases.get(database).ok_or_else(|| SqlError::unknown_database(database))?;
+        let tables =
+            self.store.catalog.databases.get(database).ok_or_else(|| SqlError::unknown_database(database))?;
         let found = tables.get(table).ok_or_else(|| SqlError::unknown_table(table))?;
         Ok(storage_view(found))
     }
@@ -274,8 +285,24 @@ impl<'a> Rewriter<'a> {
 
     fn has_alias(&self) -> bool {
         const NO_ALIAS: &[&str] = &[
-            "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "INNER", "LEFT", "RIGHT",
-            "FULL", "CROSS", "ON", "USING", "NATURAL", "WINDOW",
+            "WHERE",
+            "GROUP",
+            "ORDER",
+            "HAVING",
+            "LIMIT",
+            "UNION",
+            "EXCEPT",
+            "INTERSECT",
+            "JOIN",
+            "INNER",
+            "LEFT",
+            "RIGHT",
+            "FULL",
+            "CROSS",
+            "ON",
+            "USING",
+            "NATURAL",
+            "WINDOW",
         ];
         match self.ahead(0) {
             Some(token) if token.kind == Kind::Name => true,
@@ -302,9 +329,10 @@ fn variable(name: &str) -> String {
         "autocommit" | "auto_increment_increment" => "1".into(),
         "time_zone" | "system_time_zone" => "'UTC'".into(),
         "sql_mode" => "'ONLY_FULL_GROUP_BY'".into(),
-        "character_set_client" | "character_set_connection" | "character_set_results" | "character_set_server" => {
-            "'utf8'".into()
-        }
+        "character_set_client"
+        | "character_set_connection"
+        | "character_set_results"
+        | "character_set_server" => "'utf8'".into(),
         "run_mode" => "'shared_nothing'".into(),
         _ => "NULL".into(),
     }

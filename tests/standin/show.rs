@@ -33,8 +33,18 @@ pub(crate) fn run(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -
     }
     if parser.eat("FRONTENDS") {
         let port = |port: u16| port.to_string();
-        let row = vec!["fe".into(), "127.0.0.1".into(), port(shared.ports.fe), port(shared.ports.mysql), "LEADER".into(), "true".into()];
-        return Ok(Reply::Rows(Rows::texts(&["Name", "IP", "HttpPort", "QueryPort", "Role", "Alive"], vec![row])));
+        let row = vec![
+            "fe".into(),
+            "127.0.0.1".into(),
+            port(shared.ports.fe),
+            port(shared.ports.mysql),
+            "LEADER".into(),
+            "true".into(),
+        ];
+        return Ok(Reply::Rows(Rows::texts(
+            &["Name", "IP", "HttpPort", "QueryPort", "Role", "Alive"],
+            vec![row],
+        )));
     }
     if parser.eat("VARIABLES") || parser.eat("WARNINGS") || parser.eat("GRANTS") {
         return Ok(Reply::Rows(Rows::texts(&["Variable_name", "Value"], Vec::new())));
@@ -43,7 +53,11 @@ pub(crate) fn run(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -
 }
 
 /// Runs what follows `DESC`.
-pub(crate) fn describe(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Result<Reply, SqlError> {
+pub(crate) fn describe(
+    shared: &Shared,
+    session: &Session,
+    parser: &mut Parser<'_>,
+) -> Result<Reply, SqlError> {
     let mut name = parser.table_name()?;
     if parser.eat("FROM") || parser.eat("IN") {
         name = TableName { database: Some(parser.name()?), table: name.table };
@@ -87,11 +101,16 @@ fn is_like(text: &str, pattern: &str) -> bool {
     let mut parts = pattern.chars();
     match parts.next() {
         None => text.is_empty(),
-        Some('%') => text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| is_like(&text[at..], parts.as_str())),
+        Some('%') => text
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([text.len()])
+            .any(|at| is_like(&text[at..], parts.as_str())),
         Some(wanted) => {
             let wanted = if wanted == '\\' { parts.next() } else { Some(wanted).filter(|c| *c != '_') };
             let mut rest = text.chars();
-            rest.next().is_some_and(|c| wanted.is_none_or(|wanted| wanted == c)) && is_like(rest.as_str(), parts.as_str())
+            rest.next().is_some_and(|c| wanted.is_none_or(|wanted| wanted == c))
+                && is_like(rest.as_str(), parts.as_str())
         }
     }
 }
@@ -163,8 +182,19 @@ fn alter_jobs(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Re
         jobs.reverse();
     }
     let columns = [
-        "JobId", "TableName", "CreateTime", "FinishTime", "IndexName", "IndexId", "OriginIndexId", "SchemaVersion",
-        "TransactionId", "State", "Msg", "Progress", "Timeout",
+        "JobId",
+        "TableName",
+        "CreateTime",
+        "FinishTime",
+        "IndexName",
+        "IndexId",
+        "OriginIndexId",
+        "SchemaVersion",
+        "TransactionId",
+        "State",
+        "Msg",
+        "Progress",
+        "Timeout",
     ];
     let rows = jobs.into_iter().take(limit).map(|job| job_row(shared, job)).collect();
     Ok(Reply::Rows(Rows::texts(&columns, rows)))
@@ -197,7 +227,8 @@ fn job_row(shared: &Shared, job: &AlterJob) -> Vec<String> {
 
 /// The statement that would make a table again.
 fn create_text(table: &Table) -> String {
-    let quoted = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let quoted =
+        |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let columns: Vec<String> = table
         .columns
         .iter()

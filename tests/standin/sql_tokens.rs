@@ -51,7 +51,9 @@ pub(crate) fn tokenize(sql: &str) -> Result<Vec<Token>, String> {
             '@' => prefix(rest, Kind::Variable, |c| c == '@' || c == '.' || is_word_part(c)),
             '?' => prefix(rest, Kind::Mark, |c| c == '?'),
             '0'..='9' => number(rest),
-            '.' if rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()) && follows_no_name(&tokens) => number(rest),
+            '.' if rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()) && follows_no_name(&tokens) => {
+                number(rest)
+            }
             c if is_word_part(c) => prefix(rest, Kind::Word, is_word_part),
             c => {
                 let long = LONG_SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol));
@@ -83,7 +85,8 @@ fn number(text: &str) -> (Kind, String, &str) {
     let mut end = 0;
     let bytes = text.as_bytes();
     while let Some(byte) = bytes.get(end) {
-        let is_exponent_sign = matches!(byte, b'+' | b'-') && end > 0 && matches!(bytes.get(end - 1), Some(b'e' | b'E'));
+        let is_exponent_sign =
+            matches!(byte, b'+' | b'-') && end > 0 && matches!(bytes.get(end - 1), Some(b'e' | b'E'));
         if !(byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E') || is_exponent_sign) {
             break;
         }

@@ -140,7 +140,11 @@ fn create(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Result
         check_database_name(&name)?;
         let mut store = shared.storage.lock();
         if store.catalog.databases.contains_key(&name) {
-            return if if_not_exists { DONE } else { Err(SqlError::new(1007, format!("Can't create database '{name}'; database exists"))) };
+            return if if_not_exists {
+                DONE
+            } else {
+                Err(SqlError::new(1007, format!("Can't create database '{name}'; database exists")))
+            };
         }
         store.catalog.databases.insert(name, Default::default());
         store.save_catalog()?;
@@ -150,7 +154,9 @@ fn create(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Result
     let spec = ddl::create_table(parser)?;
     let database = session.database_of(&spec.name)?;
     let mut store = shared.storage.lock();
-    let Some(tables) = store.catalog.databases.get(&database) else { return Err(SqlError::unknown_database(&database)) };
+    let Some(tables) = store.catalog.databases.get(&database) else {
+        return Err(SqlError::unknown_database(&database));
+    };
     if tables.contains_key(&spec.name.table) {
         let message = format!("Table '{}' already exists", spec.name.table);
         return if spec.if_not_exists { DONE } else { Err(SqlError::new(1050, message)) };
@@ -205,7 +211,10 @@ fn truncate(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Resu
     let table = known_table(shared, session, &name)?;
     let mut store = shared.storage.lock();
     if store.has_running_job(&table.database, &table.name) {
-        let message = format!("Table[{}]'s state(SCHEMA_CHANGE) is not NORMAL. Do not allow doing truncate", table.name);
+        let message = format!(
+            "Table[{}]'s state(SCHEMA_CHANGE) is not NORMAL. Do not allow doing truncate",
+            table.name
+        );
         return Err(SqlError::new(5014, message));
     }
     store.empty_storage(&table)?;

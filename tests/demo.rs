@@ -85,7 +85,7 @@ impl Demo {
             "CREATE EXTENSION dbmazz".to_owned(),
             format!(
                 "CREATE SERVER starrocks FOREIGN DATA WRAPPER dbmazz_starrocks OPTIONS (load_url 'http://{host}:{fe_port}', \
-                 sql_host '{host}', sql_port '{sql_port}', database '{DATABASE}')"
+                 sql_host '{host}', sql_port '{sql_port}', database '{DATABASE}', replication_num '1')"
             ),
             format!(
                 "CREATE USER MAPPING FOR CURRENT_USER SERVER starrocks OPTIONS (user '{user}', password '{password}')"
@@ -112,7 +112,8 @@ impl Demo {
     fn wait_until_copied(&mut self) -> Outcome {
         let copied = wait_until("copying the tables", Duration::from_secs(300), || {
             let state = self.source.value("SELECT state FROM dbmazz_stat_mirror WHERE mirror = 'bank'")?;
-            if state == "error" || state == "needs_resync" {
+            let table_fails = self.source.is_true("SELECT bool_or(state = 'e') FROM dbmazz_stat_table")?;
+            if table_fails || state == "error" || state == "needs_resync" {
                 return Err(Failure::new(self.last_error()?));
             }
             self.source.is_true("SELECT bool_and(state IN ('s', 'r')) FROM dbmazz_stat_table")
@@ -129,7 +130,10 @@ impl Demo {
 
     fn last_error(&mut self) -> Outcome<String> {
         let reason =
-            self.source.value_or_null("SELECT last_error FROM dbmazz_stat_mirror WHERE mirror = 'bank'")?;
+            self.source.value_or_null(
+            "SELECT last_error FROM (SELECT last_error FROM dbmazz_stat_mirror UNION ALL SELECT last_error FROM dbmazz_stat_table) e
+             WHERE last_error IS NOT NULL LIMIT 1",
+        )?;
         Ok(reason.unwrap_or_else(|| "the mirror gives no reason".to_owned()))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! HTTP by hand: one request per connection, an answer with a length or up to the end.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -110,13 +110,28 @@ fn exchange(port: u16, method: &str, what: &str, body: &str) -> Outcome<String> 
         )
         .as_bytes(),
     )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8(answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Failure::new("the answer has no head"))?;
+    let (head, body) = read_answer(BufReader::new(stream))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if !status.starts_with('2') {
         return Err(Failure::new(format!("status {status}: {body}")));
     }
-    Ok(body.to_owned())
+    Ok(body)
+}
+
+/// Status line and body, by its announced length: not every answer is followed by the end of the connection.
+fn read_answer(mut stream: impl BufRead) -> Outcome<(String, String)> {
+    let mut status = String::new();
+    stream.read_line(&mut status)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse()?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((status, String::from_utf8(body)?))
 }

@@ -28,7 +28,7 @@ fn the_quick_start_runs_as_printed() -> Outcome {
         .replace("http://fe1:8030,http://fe2:8030", &format!("http://{host}:{}", pair.starrocks.fe_port()))
         .replace("sql_host 'fe1'", &format!("sql_host '{host}'"))
         .replace("'9030'", &format!("'{}'", pair.starrocks.sql_port()))
-        .replace("database 'shop'", &format!("database '{}', replication_num '1'", pair.target.database()))
+        .replace("database 'shop'", &format!("database '{}'", pair.target.database()))
         .replace("password ''", &format!("password '{password}'"));
     assert!(statements(&block).count() >= 5, "the README has lost its quick start");
     for statement in statements(&block) {

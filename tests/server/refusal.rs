@@ -33,7 +33,7 @@ fn a_value_out_of_range_puts_its_table_in_error_and_nothing_else() {
         let reason = pair
             .source
             .value("SELECT last_error FROM dbmazz_stat_table WHERE relation = 'measure'::regclass")?;
-        assert!(reason.contains('f') && reason.to_lowercase().contains("nan"), "{reason}");
+        assert!(reason.contains("column \"f\"") && reason.contains("range"), "{reason}");
         pair.source.execute("INSERT INTO other VALUES (7)")?;
         let other = wait_until("the other table goes on", PATIENCE, || Ok(pair.target.count("other")? == 1));
         other?;

@@ -90,10 +90,10 @@ fn pgoutput_delivers_every_value_like_the_copy() {
             insert("every_type", 1)
         ))?;
         pair.source.execute(
-            "CREATE PUBLICATION some FOR TABLE every_type
+            "CREATE PUBLICATION chosen FOR TABLE every_type
                  (id, i2, i4, i8, b, f4, f8, n, n2, n0, t, v, c, d, ts, tz, u, by, j, jb) WHERE (id < 5000)",
         )?;
-        pair.start_mirror_with("publication => 'some'", "{}")?;
+        pair.start_mirror_with("publication => 'chosen'", "{}")?;
         pair.source.execute(&insert("every_type", 1001))?;
         pair.source.execute("INSERT INTO every_type (id, secret) VALUES (6000, 'x')")?;
         let names = [
@@ -120,9 +120,9 @@ fn a_row_filter_inserts_and_deletes_rows_that_cross_it() {
         pair.source.execute(
             "CREATE TABLE item (id int, shown bool NOT NULL, v text, PRIMARY KEY (id, shown));
              INSERT INTO item SELECT n, n % 2 = 0, 'v' || n FROM generate_series(1, 100) n;
-             CREATE PUBLICATION some FOR TABLE item WHERE (shown)",
+             CREATE PUBLICATION chosen FOR TABLE item WHERE (shown)",
         )?;
-        pair.start_mirror_with("publication => 'some'", "{}")?;
+        pair.start_mirror_with("publication => 'chosen'", "{}")?;
         pair.wait()?;
         pair.compare(&Comparison::of("item").rows_where("shown"))?;
         pair.source.execute(

@@ -56,13 +56,7 @@ pub(super) fn wait(waker: Option<&Waker>, timeout: Duration) {
     // SAFETY: `MyLatch` is this process' latch from its start to its end; the descriptor is open for as long as
     // `waker` is borrowed.
     unsafe {
-        pg_sys::WaitLatchOrSocket(
-            pg_sys::MyLatch,
-            events as i32,
-            socket,
-            millis,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
+        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, socket, millis, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     if let Some(waker) = waker {

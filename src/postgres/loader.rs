@@ -36,7 +36,8 @@ pub(super) struct Loader {
 impl Loader {
     /// Starts the threads, with every signal blocked in them.
     pub(super) fn start(mirror: &str, config: &StarRocksConfig, threads: usize) -> Self {
-        let waker = Waker::new().unwrap_or_else(|problem| error!("could not create event descriptor: {problem}"));
+        let waker =
+            Waker::new().unwrap_or_else(|problem| error!("could not create event descriptor: {problem}"));
         let config = Arc::new(config.clone());
         let started = {
             let _born_without_signals = SignalsBlocked::enter();

@@ -44,7 +44,10 @@ impl<const N: usize> Text<N> {
 
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
-        self.bytes.get(..usize::from(self.len)).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.len))
+            .and_then(|bytes| str::from_utf8(bytes).ok())
+            .unwrap_or_default()
     }
 
     /// Whether there is no text.

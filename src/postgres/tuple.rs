@@ -157,7 +157,8 @@ impl Row for TupleRow<'_> {
     #[inline]
     fn value(&self, column: usize) -> Value<'_> {
         let Some(reader) = self.columns.get(column) else { return Value::Null };
-        let (Some(&datum), Some(false)) = (self.values.get(reader.attribute), self.nulls.get(reader.attribute))
+        let (Some(&datum), Some(false)) =
+            (self.values.get(reader.attribute), self.nulls.get(reader.attribute))
         else {
             return Value::Null;
         };

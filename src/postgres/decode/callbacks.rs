@@ -130,8 +130,10 @@ pub(super) unsafe extern "C-unwind" fn write(
     // SAFETY: the buffer holds `len` bytes until the next message is prepared.
     unsafe {
         let out = (*ctx).out;
-        let message =
-            std::slice::from_raw_parts((*out).data.cast::<u8>(), usize::try_from((*out).len).unwrap_or_default());
+        let message = std::slice::from_raw_parts(
+            (*out).data.cast::<u8>(),
+            usize::try_from((*out).len).unwrap_or_default(),
+        );
         behind(ctx).feed.message_of_pgoutput(message);
     }
 }

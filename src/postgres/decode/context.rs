@@ -100,7 +100,11 @@ impl Decoder {
     }
 
     /// Decodes records until the log is read up to `end`, or `enough` says so. Returns the position.
-    pub(in super::super) fn decode_records(&mut self, end: Lsn, mut enough: impl FnMut(&mut Feed) -> bool) -> Lsn {
+    pub(in super::super) fn decode_records(
+        &mut self,
+        end: Lsn,
+        mut enough: impl FnMut(&mut Feed) -> bool,
+    ) -> Lsn {
         loop {
             let position = self.position();
             if position >= end {

@@ -125,20 +125,27 @@ impl Feed {
                 let old = (!old.is_null()).then(|| old_reader.heap_row(old, descriptor, Toast::Unchanged));
                 let new = (!new.is_null()).then(|| new_reader.heap_row(new, descriptor, Toast::Unchanged));
                 match (*change).action {
-                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => {
-                        new.map_or(Ok(()), |new| pipeline.upsert(*index, Change::Insert, &new).map_err(reason))
-                    }
+                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => new
+                        .map_or(Ok(()), |new| pipeline.upsert(*index, Change::Insert, &new).map_err(reason)),
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_UPDATE => match (old, new) {
                         (_, None) => Ok(()),
                         (None, Some(new)) => pipeline.upsert(*index, Change::Update, &new).map_err(reason),
                         (Some(old), Some(new)) => {
                             let new = Merged { new, old: &old, old_is_whole: *identity_is_full };
-                            update_with_old_row(pipeline, *index, &new, &old, spec.key_len, spec.columns.len())
+                            update_with_old_row(
+                                pipeline,
+                                *index,
+                                &new,
+                                &old,
+                                spec.key_len,
+                                spec.columns.len(),
+                            )
                         }
                     },
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_DELETE => match old {
                         Some(old) => pipeline.delete(*index, &old).map_err(reason),
-                        None => Err("the log does not say which row was deleted: it had no replica identity".to_owned()),
+                        None => Err("the log does not say which row was deleted: it had no replica identity"
+                            .to_owned()),
                     },
                     _ => Ok(()),
                 }
@@ -254,7 +261,9 @@ impl Feed {
     /// Puts a table into error: it keeps no changes, and the checkpoint goes on without it.
     #[cold]
     pub(super) fn fail(&mut self, relid: u32, reason: String) {
-        let Some(table) = self.tables.get_mut(&relid).filter(|table| table.route != Route::Skip) else { return };
+        let Some(table) = self.tables.get_mut(&relid).filter(|table| table.route != Route::Skip) else {
+            return;
+        };
         if table.route == Route::Pgoutput {
             self.filtered_tables -= 1;
         }
@@ -279,9 +288,11 @@ pub(super) fn update_with_old_row(
         return pipeline.upsert(index, Change::Update, row).map_err(reason);
     }
     if (0..columns).any(|column| row.value(column) == Value::Unchanged) {
-        return Err("the key of a row was changed while a large value of it was not, and the log does not have that \
+        return Err(
+            "the key of a row was changed while a large value of it was not, and the log does not have that \
                     value; REPLICA IDENTITY FULL would put it there"
-            .to_owned());
+                .to_owned(),
+        );
     }
     pipeline.delete(index, old).map_err(reason)?;
     pipeline.upsert(index, Change::Update, row).map_err(reason)

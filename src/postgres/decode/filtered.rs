@@ -42,7 +42,9 @@ impl Feed {
                 (relation.id, if is_news { self.look_at_published_columns(relation.id) } else { Ok(()) })
             }
             Message::Insert { relation, new } => (relation, self.row(relation, |row| row.insert(new))),
-            Message::Update { relation, old, new } => (relation, self.row(relation, |row| row.update(old, new))),
+            Message::Update { relation, old, new } => {
+                (relation, self.row(relation, |row| row.update(old, new)))
+            }
             Message::Delete { relation, old } => (relation, self.row(relation, |row| row.delete(old))),
             Message::Truncate { relations, .. } => {
                 for relid in relations {
@@ -65,14 +67,19 @@ impl Feed {
 
     /// Finds the published columns in the open relation and compares them with what the target table was made for.
     fn look_at_published_columns(&mut self, relid: u32) -> Result<(), String> {
-        let Some(open) = self.filtered.open else { return Err("its columns came without a change".to_owned()) };
+        let Some(open) = self.filtered.open else {
+            return Err("its columns came without a change".to_owned());
+        };
         let known = self.filtered.relations.relation(relid);
-        let published = |name: &str| known.is_some_and(|known| known.columns.iter().any(|it| it.name == name));
+        let published =
+            |name: &str| known.is_some_and(|known| known.columns.iter().any(|it| it.name == name));
         // SAFETY: the relation of the running change callback is open.
         let listed = unsafe { relation::attribute_numbers(open, published) };
         self.filtered.listed.insert(relid, listed);
         self.look_at_columns(relid, open)?;
-        let Some(columnar) = self.tables.get(&relid).and_then(|table| table.columnar.as_ref()) else { return Ok(()) };
+        let Some(columnar) = self.tables.get(&relid).and_then(|table| table.columnar.as_ref()) else {
+            return Ok(());
+        };
         self.filtered.relations.bind(relid, &columnar.spec).map(|_| ()).map_err(|problem| problem.to_string())
     }
 
@@ -86,7 +93,11 @@ impl Feed {
     }
 
     /// Takes in a row of a table that is still mirrored.
-    fn row(&mut self, relid: u32, take: impl FnOnce(RowTaker<'_>) -> Result<(), String>) -> Result<(), String> {
+    fn row(
+        &mut self,
+        relid: u32,
+        take: impl FnOnce(RowTaker<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
         if self.route(relid) != Route::Pgoutput {
             return Ok(());
         }
@@ -101,7 +112,15 @@ impl Feed {
         let columnar = tables.get(&relid).and_then(|table| table.columnar.as_ref());
         let columnar = columnar.ok_or("the columns of the table are not known")?;
         let (key_len, columns) = (columnar.spec.key_len, columnar.spec.columns.len());
-        take(RowTaker { pipeline, index: columnar.index, map, new_index: new, old_index: old, key_len, columns })
+        take(RowTaker {
+            pipeline,
+            index: columnar.index,
+            map,
+            new_index: new,
+            old_index: old,
+            key_len,
+            columns,
+        })
     }
 }
 

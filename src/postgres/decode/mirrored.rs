@@ -114,7 +114,9 @@ impl Mirrored {
         };
         let spec = spec.map_err(|problem| format!("its definition has changed: {problem}"))?;
         if relation::definition(&spec) != self.definition {
-            return Err("its definition has changed, and the target table still has the old columns".to_owned());
+            return Err(
+                "its definition has changed, and the target table still has the old columns".to_owned()
+            );
         }
         match &mut self.columnar {
             Some(columnar) => {
@@ -138,7 +140,11 @@ impl Mirrored {
     }
 }
 
-fn add_to_pipeline(spec: &TableSpec, options: &Options, pipeline: &mut Pipeline) -> Result<TableIndex, String> {
+fn add_to_pipeline(
+    spec: &TableSpec,
+    options: &Options,
+    pipeline: &mut Pipeline,
+) -> Result<TableIndex, String> {
     let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(spec, column)).collect();
     let encoder = Arc::new(RowEncoder::new(spec, &names, options.on_out_of_range.into()));
     let shared = spec.clone();

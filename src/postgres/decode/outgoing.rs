@@ -103,7 +103,10 @@ impl Outgoing {
     /// anew. Nothing is lost: the checkpoint is where it was.
     pub(super) fn leave_if_in_trouble_for_long(&self) {
         if self.loader.trouble_lasts() > PATIENCE_IN_CALLBACK {
-            log!("dbmazz worker of mirror \"{}\" will restart because its target cannot be reached", self.mirror);
+            log!(
+                "dbmazz worker of mirror \"{}\" will restart because its target cannot be reached",
+                self.mirror
+            );
             // SAFETY: ends the process in the server's own way; its callbacks give everything back.
             unsafe { pg_sys::proc_exit(0) }
         }
@@ -182,7 +185,9 @@ impl Feed {
                     self.outgoing.loads_since_checkpoint += 1;
                 }
             }
-            Err(LoadError::Stopped) => error!("could not load rows into \"{target}\": the load threads were stopped"),
+            Err(LoadError::Stopped) => {
+                error!("could not load rows into \"{target}\": the load threads were stopped")
+            }
             Err(problem) => {
                 if let Some(refused) = self.pipeline.refused(id) {
                     self.fail(refused.relid, format!("target table \"{target}\": {problem}"));

@@ -44,7 +44,10 @@ pub(super) fn first_copy(mirror: &mut Mirror, loader: &mut Loader, labels: &Labe
         start::settle_earlier_labels(mirror, loader, Some(labels.incarnation()));
     }
     let tables = &mirror.tables;
-    let first = Checkpoint { confirmed_lsn: held.consistent_lsn, ..checkpoint::here(mirror.database, labels.incarnation()) };
+    let first = Checkpoint {
+        confirmed_lsn: held.consistent_lsn,
+        ..checkpoint::here(mirror.database, labels.incarnation())
+    };
     checkpoint::commit(&mirror.name, &first, || {
         for table in tables.iter().filter(|table| table.state != TableState::Error) {
             catalog::table::set_ready(&mirror.name, table.relid, held.consistent_lsn);
@@ -87,7 +90,10 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
             Ok(TableMatch::Created) => {}
             Ok(TableMatch::Fits) => emptied.push(table.spec.target.clone()),
             Ok(TableMatch::Differs(how)) => {
-                problems.push((table.spec.relid, format!("target table \"{}\" does not fit: {how}", table.spec.target)));
+                problems.push((
+                    table.spec.relid,
+                    format!("target table \"{}\" does not fit: {how}", table.spec.target),
+                ));
             }
             Err(problem) => problems.push((table.spec.relid, problem.to_string())),
         }
@@ -156,7 +162,11 @@ fn wait_for_slot(mirror: &Mirror, holder: &Child) -> shmem::Holder {
             return slot.holder;
         }
         if holder.is_gone() {
-            error!("could not create replication slot \"{}\": {}", mirror.slot_name(), slot.last_error.as_str());
+            error!(
+                "could not create replication slot \"{}\": {}",
+                mirror.slot_name(),
+                slot.last_error.as_str()
+            );
         }
         turns += 1;
         if turns % 20 == 0 {
@@ -186,7 +196,8 @@ fn plan(mirror: &Mirror, snapshot: &str) {
                 size
             };
             let heap_bytes = u64::from(size.blocks) * u64::from(pg_sys::BLCKSZ);
-            let chunks = plan_chunks(size.blocks, heap_bytes, size.toast_bytes, mirror.options.snapshot_chunk_bytes);
+            let chunks =
+                plan_chunks(size.blocks, heap_bytes, size.toast_bytes, mirror.options.snapshot_chunk_bytes);
             let all = u64::try_from(chunks.len()).unwrap_or(1).max(1);
             plans.extend(chunks.iter().zip(1..).map(|(chunk, number)| Chunk {
                 relid: table.relid,
@@ -219,9 +230,10 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
                 give_up_after(failures, mirror);
             }
             let count = mirror.options.snapshot_workers.min(left);
-            workers.extend((0..count).map_while(|_| {
-                Child::start(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()
-            }));
+            workers.extend(
+                (0..count)
+                    .map_while(|_| Child::start(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
+            );
             if workers.is_empty() {
                 workers.push(start_child(mirror, WorkerKind::Snapshot));
             }
@@ -236,7 +248,8 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
 
 fn give_up_after(failures: u32, mirror: &Mirror) {
     if failures >= MOST_FAILURES {
-        let reason = shmem::find(&mirror.name).map(|slot| slot.last_error.as_str().to_owned()).unwrap_or_default();
+        let reason =
+            shmem::find(&mirror.name).map(|slot| slot.last_error.as_str().to_owned()).unwrap_or_default();
         error!("could not copy the tables of mirror \"{}\": {reason}", mirror.name);
     }
     latch::wait(None, Duration::from_millis(200) * failures);

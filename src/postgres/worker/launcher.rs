@@ -157,7 +157,11 @@ impl Launcher {
 
 /// Decides when a worker that has ended may start again.
 fn after_exit(slot: &MirrorSlot, now: i64) {
-    let failures = if slot.worker_failed && !slot.made_progress { slot.crashes_since(now - FAILURE_WINDOW) + 1 } else { 0 };
+    let failures = if slot.worker_failed && !slot.made_progress {
+        slot.crashes_since(now - FAILURE_WINDOW) + 1
+    } else {
+        0
+    };
     let pause = match failures {
         0 if slot.worker_failed => Duration::from_secs(1),
         0 => Duration::from_millis(200),
@@ -182,7 +186,10 @@ fn after_exit(slot: &MirrorSlot, now: i64) {
         ereport!(
             PgLogLevel::WARNING,
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("mirror \"{}\" has been stopped because its worker failed three times in ten minutes", slot.mirror.as_str()),
+            format!(
+                "mirror \"{}\" has been stopped because its worker failed three times in ten minutes",
+                slot.mirror.as_str()
+            ),
             "Mend the cause, which dbmazz_stat_mirror.last_error shows, and call dbmazz_resume_mirror."
         );
     }
@@ -211,7 +218,8 @@ fn databases() -> Vec<pg_sys::Oid> {
         unsafe {
             let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
             let (no_snapshot, no_keys) = (std::ptr::null_mut(), std::ptr::null_mut());
-            let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, no_snapshot, 0, no_keys);
+            let scan =
+                pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, no_snapshot, 0, no_keys);
             loop {
                 let tuple = pg_sys::systable_getnext(scan);
                 if tuple.is_null() {

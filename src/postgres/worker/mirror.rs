@@ -170,7 +170,14 @@ impl Streamer {
         let feed = Feed::new(&mirror.name, &mirror.options, &mirror.tables, loader, labels);
         let publication = mirror.row.publication.as_deref();
         let decoder = Decoder::start(&mirror.slot_name(), publication, from, feed);
-        Self { mirror, decoder, confirmed: from, confirmed_at: Instant::now(), sleep: SHORTEST_SLEEP, looked_at: Instant::now() }
+        Self {
+            mirror,
+            decoder,
+            confirmed: from,
+            confirmed_at: Instant::now(),
+            sleep: SHORTEST_SLEEP,
+            looked_at: Instant::now(),
+        }
     }
 
     fn run(mut self) {
@@ -180,7 +187,10 @@ impl Streamer {
                 return self.say_farewell();
             }
             if self.definition_was_mended() {
-                log!("dbmazz worker of mirror \"{}\" will restart because of a parameter change", self.mirror.name);
+                log!(
+                    "dbmazz worker of mirror \"{}\" will restart because of a parameter change",
+                    self.mirror.name
+                );
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
             }

@@ -15,8 +15,8 @@ use super::super::catalog::relation;
 use super::super::catalog::table::{Counters, MirrorTableRow};
 use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
-use super::super::tuple::{RowMemory, TupleReader};
 use super::super::shmem::MirrorState;
+use super::super::tuple::{RowMemory, TupleReader};
 use super::super::{catalog, session, shmem};
 use super::exit;
 use super::start::{self, Mirror};
@@ -86,7 +86,8 @@ impl Copier {
         let mut loader = Loader::start(&mirror.name, &mirror.config, THREADS);
         loader.enter_phase(MirrorState::Snapshot);
         let labels = start::open_incarnation(&mirror);
-        let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX) / mirror.options.snapshot_workers;
+        let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX)
+            / mirror.options.snapshot_workers;
         let max_bytes = usize::try_from(mirror.options.batch_max_bytes).unwrap_or(usize::MAX).min(budget / 3);
         Self {
             snapshot: snapshot.unwrap_or_default(),
@@ -142,7 +143,8 @@ impl Copier {
     fn read(&mut self, chunk: &Chunk, table: &MirrorTableRow, from: Position) -> Result<Reading, String> {
         let Self { mirror, labels, max_bytes, memory, snapshot, .. } = self;
         scan::under_snapshot(snapshot, || {
-            let relation = scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
+            let relation =
+                scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
             let filled = Source::of(relation, chunk, table, mirror).and_then(|source| {
                 // SAFETY: the text is the catalog's, and the transaction open until this closure is done.
                 let mut filter =
@@ -227,8 +229,11 @@ impl Copier {
         {
             session::transaction(|| {
                 catalog::chunk::complete(&self.mirror.name, key.0, key.1, progress.rows);
-                let loaded =
-                    Counters { rows_loaded: progress.rows, bytes_loaded: progress.bytes, ..Counters::default() };
+                let loaded = Counters {
+                    rows_loaded: progress.rows,
+                    bytes_loaded: progress.bytes,
+                    ..Counters::default()
+                };
                 catalog::table::add_counters(&self.mirror.name, key.0, &loaded);
             });
         }
@@ -253,7 +258,12 @@ impl Source {
     ) -> Result<Self, String> {
         // SAFETY: the relation is open and locked by the caller.
         let (spec, natts, relfilenode) = unsafe {
-            let spec = relation::describe(open, table.target.clone(), &mirror.options, mirror.columns_of(table.relid));
+            let spec = relation::describe(
+                open,
+                table.target.clone(),
+                &mirror.options,
+                mirror.columns_of(table.relid),
+            );
             (spec, (*(*open).rd_att).natts, scan::relfilenode_of(open))
         };
         let spec = spec.map_err(|problem| problem.to_string())?;
@@ -297,7 +307,9 @@ unsafe fn fill(
             }
             memory.scoped(|| batch.push(&source.reader.slot_row(slot)))
         };
-        pushed.map_err(|problem| format!("could not encode a row of \"{}\": {problem}", source.spec.source_name))?;
+        pushed.map_err(|problem| {
+            format!("could not encode a row of \"{}\": {problem}", source.spec.source_name)
+        })?;
         count = count.wrapping_add(1);
         if count % 1024 == 0 {
             scan::breathe();

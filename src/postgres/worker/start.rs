@@ -87,7 +87,9 @@ pub(super) struct Described {
 ///
 /// The reason why the table cannot be copied, as a sentence without its end.
 pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Result<Described, String> {
-    let Some(relation) = scan::open_table(table.relid) else { return Err("the table does not exist".to_owned()) };
+    let Some(relation) = scan::open_table(table.relid) else {
+        return Err("the table does not exist".to_owned());
+    };
     // SAFETY: the relation was just opened, in this transaction, and is closed below.
     let described = unsafe {
         relation::describe(relation, table.target.clone(), &mirror.options, mirror.columns_of(table.relid))
@@ -96,7 +98,10 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     let (may_read, has_row_security) = unsafe {
         let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT.into());
         let row_security = pg_sys::check_enable_rls(table.relid, mirror.row.owner, true);
-        (may_read == pg_sys::AclResult::ACLCHECK_OK, row_security != pg_sys::CheckEnableRlsResult::RLS_NONE as i32)
+        (
+            may_read == pg_sys::AclResult::ACLCHECK_OK,
+            row_security != pg_sys::CheckEnableRlsResult::RLS_NONE as i32,
+        )
     };
     // SAFETY: opened above and used no more.
     unsafe { scan::close_table(relation) };

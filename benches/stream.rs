@@ -2,8 +2,8 @@
 //!
 //! With the mirror paused, two million narrow rows are inserted. Then, several times and alternating:
 //!
-//! * the mirror is resumed; measured is the time from its first decoded change until all is durable at the stand-in,
-//!   which counts the rows and throws them away (`--storage off`);
+//! * the mirror is resumed; measured is the time from that call until `dbmazz_wait_mirror` says that all of it is durable
+//!   at the stand-in, which counts the rows and throws them away (`--storage off`);
 //! * `pg_recvlogical -f /dev/null` reads its own pgoutput slot up to the same position; measured is its whole run.
 //!
 //! Each run has rows of its own, written before it and read by both sides of the pair. A run counts only if the
@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Control, Failure, Outcome, Pair, Settings, StarRocks, wait_until};
+use harness::{Cluster, Control, Failure, Outcome, Pair, Settings, StarRocks};
 
 const PUBLICATION: &str = "walsender";
 const SLOT: &str = "walsender";
@@ -89,20 +89,16 @@ impl Bench {
         Ok(())
     }
 
-    /// From the first decoded change to the last durable row.
+    /// From the call that resumes the mirror, the start of its worker included, to the last durable row.
     fn mirror(&mut self, rows: u32) -> Outcome<Duration> {
         let end = self.pair.source.value("SELECT pg_current_wal_insert_lsn()")?;
-        let before = self.pair.stat("received_lsn")?;
         let received_before = self.control.rows_received()?;
-        self.pair.call("dbmazz_resume_mirror")?;
-        wait_until("decoding begins", Duration::from_secs(60), || {
-            Ok(self.pair.stat("pid")?.is_some() && self.pair.stat("received_lsn")? != before)
-        })?;
         let began = Instant::now();
-        let confirmed = format!("confirmed_lsn >= '{end}'::pg_lsn");
-        wait_until("the backlog is durable", Duration::from_secs(300), || {
-            Ok(self.pair.stat(&confirmed)?.as_deref() == Some("t"))
-        })?;
+        self.pair.call("dbmazz_resume_mirror")?;
+        let waited = format!("SELECT dbmazz_wait_mirror('{}', '{end}', '5 min')", self.pair.mirror());
+        if self.pair.source.value(&waited)? != "t" {
+            return Err(Failure::new("the backlog did not become durable"));
+        }
         let took = began.elapsed();
         let received = self.control.rows_received()? - received_before;
         if received != u64::from(rows) {

@@ -161,8 +161,6 @@ pub(crate) struct Progress {
     pub(crate) rows_per_second: f64,
     /// Bytes encoded or queued and not yet acknowledged.
     pub(crate) queued_bytes: u64,
-    /// Tables of the mirror.
-    pub(crate) tables: u32,
 }
 
 /// One mirror.
@@ -315,6 +313,9 @@ pub(crate) fn want(mirror: &str, database: pg_sys::Oid, wanted: Wanted) -> Resul
             (Some(at), _) => {
                 let slot = &mut slots[at];
                 slot.wanted = wanted;
+                if wanted == Wanted::Run && slot.pid == 0 {
+                    slot.state = MirrorState::Starting;
+                }
                 slot.not_before = 0;
                 slot.crashes = [0; 3];
                 (slot.pid, slot.proc_number)

@@ -217,7 +217,7 @@ impl TupleRow<'_> {
     ///
     /// `datum` points to a varlena.
     #[inline]
-    unsafe fn bytes<'v>(&'v self, datum: pg_sys::Datum) -> Option<&'v [u8]> {
+    unsafe fn bytes(&self, datum: pg_sys::Datum) -> Option<&[u8]> {
         let mut pointer = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: the caller vouches for the pointer. What is detoasted is in the current memory context, which
         // outlives the row.

@@ -307,7 +307,10 @@ fn unescape_unicode<'a>(rest: &'a str, out: &mut String) -> &'a str {
 mod tests {
     use super::*;
 
-    fn scan(text: &str) -> Scan<(Vec<(String, Shape, String)>, usize)> {
+    /// Key, shape and text of each member, and how many bytes the object took.
+    type Members = (Vec<(String, Shape, String)>, usize);
+
+    fn scan(text: &str) -> Scan<Members> {
         let mut fields = Vec::new();
         let end = scan_object(text.as_bytes(), 0, &mut fields)?;
         let list = fields

@@ -9,8 +9,6 @@ use crate::postgres::shmem::MirrorState;
 /// A row of the table.
 #[derive(Clone, Debug)]
 pub(in crate::postgres) struct MirrorRow {
-    /// Its name.
-    pub(in crate::postgres) mirror: String,
     /// Name of the foreign server that the rows go to.
     pub(in crate::postgres) server: String,
     /// Role whose user mapping is used.
@@ -23,10 +21,6 @@ pub(in crate::postgres) struct MirrorRow {
     pub(in crate::postgres) options: Value,
     /// Whether it is meant to have a worker.
     pub(in crate::postgres) enabled: bool,
-    /// The state that was last written down.
-    pub(in crate::postgres) state: MirrorState,
-    /// The last error that was written down.
-    pub(in crate::postgres) last_error: Option<String>,
 }
 
 /// What `dbmazz_start_mirror` writes down.
@@ -45,8 +39,7 @@ pub(in crate::postgres) struct NewMirror<'a> {
     pub(in crate::postgres) options: &'a Value,
 }
 
-const COLUMNS: &str =
-    "mirror, server, owner, publication, copy_rows, options::text, enabled, state, last_error";
+const COLUMNS: &str = "server, owner, publication, copy_rows, options::text, enabled";
 
 /// A mirror by name. Any process.
 pub(in crate::postgres) fn read(mirror: &str) -> Option<MirrorRow> {
@@ -114,36 +107,14 @@ pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: 
     );
 }
 
-/// Disables a mirror that does not go on by itself. Worker, launcher.
-pub(in crate::postgres) fn disable(mirror: &str, state: MirrorState, error: Option<&str>) {
-    query::run("UPDATE dbmazz.mirror SET enabled = false WHERE mirror = $1", &[mirror.into()]);
-    write_state(mirror, state, error);
-}
-
 fn from_row(row: &Row<'_>) -> MirrorRow {
     MirrorRow {
-        mirror: row.must(1),
-        server: row.must(2),
-        owner: row.must(3),
-        publication: row.get(4),
-        copy_rows: row.must(5),
+        server: row.must(1),
+        owner: row.must(2),
+        publication: row.get(3),
+        copy_rows: row.must(4),
         // The column is jsonb, so its text is JSON.
-        options: serde_json::from_str(&row.must::<String>(6)).unwrap_or(Value::Null),
-        enabled: row.must(7),
-        state: state_of(&row.must::<String>(8)),
-        last_error: row.get(9),
+        options: serde_json::from_str(&row.must::<String>(5)).unwrap_or(Value::Null),
+        enabled: row.must(6),
     }
-}
-
-/// The state of a word. The table allows no others than these.
-fn state_of(word: &str) -> MirrorState {
-    const STATES: [MirrorState; 6] = [
-        MirrorState::Snapshot,
-        MirrorState::Streaming,
-        MirrorState::Paused,
-        MirrorState::Retrying,
-        MirrorState::Error,
-        MirrorState::NeedsResync,
-    ];
-    STATES.into_iter().find(|state| state.as_str() == word).unwrap_or(MirrorState::Starting)
 }

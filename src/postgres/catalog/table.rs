@@ -62,10 +62,6 @@ pub(in crate::postgres) struct MirrorTableRow {
     pub(in crate::postgres) definition: Option<String>,
     /// How far it has come.
     pub(in crate::postgres) state: TableState,
-    /// Position of the snapshot that the copy read.
-    pub(in crate::postgres) snapshot_lsn: Option<Lsn>,
-    /// Why it is in error, or was last.
-    pub(in crate::postgres) last_error: Option<String>,
 }
 
 /// A table that joins a mirror.
@@ -110,7 +106,7 @@ pub(in crate::postgres) struct Counters {
 /// The tables of a mirror, in the order of their names. Any process.
 pub(in crate::postgres) fn list(mirror: &str) -> Vec<MirrorTableRow> {
     query::rows(
-        "SELECT relid, source_name, target_database, target_table, filtered, definition, state, snapshot_lsn, last_error
+        "SELECT relid, source_name, target_database, target_table, filtered, definition, state
          FROM dbmazz.mirror_table WHERE mirror = $1 ORDER BY source_name, relid",
         &[mirror.into()],
         from_row,
@@ -215,7 +211,5 @@ fn from_row(row: &Row<'_>) -> MirrorTableRow {
         filtered: row.must(5),
         definition: row.get(6),
         state: TableState::of(row.must(7)),
-        snapshot_lsn: row.get::<LsnDatum>(8).map(|lsn| lsn.0),
-        last_error: row.get(9),
     }
 }

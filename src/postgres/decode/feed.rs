@@ -59,7 +59,7 @@ impl Feed {
         Self {
             mirror: mirror.to_owned(),
             pipeline: Pipeline::new(limits(options), Instant::now()),
-            outgoing: Outgoing::new(mirror, loader, labels, tables.len()),
+            outgoing: Outgoing::new(mirror, loader, labels),
             filtered_tables: tables.values().filter(|table| table.route == Route::Pgoutput).count(),
             filtered: Filtered::default(),
             tables,

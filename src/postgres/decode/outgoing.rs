@@ -35,7 +35,6 @@ pub(super) struct Outgoing {
     held: Option<(JobId, Job)>,
     in_flight: BTreeSet<u64>,
     truncated: Option<Result<(), StatementError>>,
-    tables: usize,
     loads_since_checkpoint: u64,
     rows_total: u64,
     bytes_total: u64,
@@ -56,7 +55,7 @@ struct Rate {
 }
 
 impl Outgoing {
-    pub(super) fn new(mirror: &str, loader: Loader, labels: LabelSequence, tables: usize) -> Self {
+    pub(super) fn new(mirror: &str, loader: Loader, labels: LabelSequence) -> Self {
         shmem::update(mirror, |slot| {
             slot.incarnation = labels.incarnation();
             slot.labels_reserved_until = labels.reserved_until();
@@ -72,7 +71,6 @@ impl Outgoing {
             held: None,
             in_flight: BTreeSet::new(),
             truncated: None,
-            tables,
             loads_since_checkpoint: 0,
             rows_total,
             bytes_total,
@@ -334,7 +332,6 @@ impl Feed {
             loads_total: self.outgoing.loads_total,
             rows_per_second: self.outgoing.rate.per_second,
             queued_bytes: self.pipeline.queued_bytes() as u64,
-            tables: u32::try_from(self.outgoing.tables).unwrap_or(u32::MAX),
         };
         shmem::update(&self.mirror, |slot| slot.progress = progress);
     }

@@ -169,7 +169,7 @@ fn wait_for_slot(mirror: &Mirror, holder: &Child) -> shmem::Holder {
             );
         }
         turns += 1;
-        if turns % 20 == 0 {
+        if turns.is_multiple_of(20) {
             say_who_is_waited_for(mirror);
         }
         latch::wait(None, Duration::from_millis(100));

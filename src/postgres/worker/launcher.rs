@@ -120,7 +120,10 @@ impl Launcher {
             release(slot);
             return TICK;
         }
-        if slot.state == MirrorState::Error || slot.state == MirrorState::NeedsResync || !guc::enabled() {
+        // These do not go on by themselves; whoever resumes the mirror sets another state.
+        let stands =
+            [MirrorState::Error, MirrorState::NeedsResync, MirrorState::Paused].contains(&slot.state);
+        if stands || !guc::enabled() {
             return TICK;
         }
         if slot.not_before > now {

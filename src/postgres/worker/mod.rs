@@ -94,11 +94,6 @@ impl Child {
         use pgrx::bgworkers::BackgroundWorkerStatus::{PostmasterDied, Stopped};
         matches!(self.handle.pid(), Err(Stopped | PostmasterDied))
     }
-
-    /// Asks it to end.
-    fn terminate(self) {
-        let _ = self.handle.terminate();
-    }
 }
 
 /// What every dynamic worker does first: signals, its database, its settings. Returns the mirror's name.

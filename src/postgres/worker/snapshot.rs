@@ -311,7 +311,7 @@ unsafe fn fill(
             format!("could not encode a row of \"{}\": {problem}", source.spec.source_name)
         })?;
         count = count.wrapping_add(1);
-        if count % 1024 == 0 {
+        if count.is_multiple_of(1024) {
             scan::breathe();
         }
     }

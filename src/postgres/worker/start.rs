@@ -96,7 +96,7 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     };
     // SAFETY: as above; looks into system caches only.
     let (may_read, has_row_security) = unsafe {
-        let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT.into());
+        let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT);
         let row_security = pg_sys::check_enable_rls(table.relid, mirror.row.owner, true);
         (
             may_read == pg_sys::AclResult::ACLCHECK_OK,
@@ -123,6 +123,7 @@ pub(in crate::postgres) fn fail_table(mirror: &str, relid: pg_sys::Oid, source_n
     let hint = "Mend the cause, drop the mirror and start it again to copy the table anew.";
     Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
     warning!("mirror \"{mirror}\": {message}");
+    shmem::note_error(mirror, &message);
 }
 
 /// Draws a new incarnation and reserves its first block of numbers.

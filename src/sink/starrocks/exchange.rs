@@ -42,6 +42,15 @@ pub(super) enum Role {
     Backend,
 }
 
+/// Why an endpoint is asked what it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Asked {
+    /// It is one of the load URLs.
+    First,
+    /// A frontend has redirected us to it.
+    AfterRedirect,
+}
+
 /// The endpoints of one StarRocks, as far as they are known.
 pub(super) struct Endpoints {
     load_urls: Vec<String>,
@@ -89,8 +98,9 @@ impl Endpoints {
 
     fn put_by(&mut self, http: &Http, load_url: &str, request: &Request<'_>) -> Attempt {
         let mut at = Url { base: load_url.to_owned(), path: request.path.to_owned() };
-        for _ in 0..MAX_HOPS {
-            let role = match self.role(http, &at.base, request.headers) {
+        for hop in 0..MAX_HOPS {
+            let asked = if hop == 0 { Asked::First } else { Asked::AfterRedirect };
+            let role = match self.role(http, &at.base, request.headers, asked) {
                 Ok(role) => role,
                 Err(reason) => return Attempt::NotBegun(reason),
             };
@@ -119,14 +129,26 @@ impl Endpoints {
     }
 
     /// What an endpoint is; asked at most once as long as it answers.
-    pub(super) fn role(&mut self, http: &Http, base: &str, headers: &Headers) -> Result<Role, String> {
+    pub(super) fn role(
+        &mut self,
+        http: &Http,
+        base: &str,
+        headers: &Headers,
+        asked: Asked,
+    ) -> Result<Role, String> {
         if let Some(role) = self.roles.get(base) {
             return Ok(*role);
         }
         let url = format!("{base}{}", state_path(&self.database, "dbmazz_who_are_you"));
         let login: Vec<_> = headers.iter().filter(|(name, _)| name == "authorization").cloned().collect();
-        let answer = http.get(&url, &login).map_err(|failure| format!("\"{base}\": {failure}"))?;
-        let role = role_of(&answer).ok_or_else(|| format!("\"{base}\" answered {}", answer.summary()))?;
+        let role = match http.get(&url, &login) {
+            // Somebody is there and does not know the question, and a frontend has sent us: a backend.
+            Err(Failure::Cut(_)) if asked == Asked::AfterRedirect => Role::Backend,
+            Err(failure) => return Err(format!("\"{base}\": {failure}")),
+            Ok(answer) => {
+                role_of(&answer).ok_or_else(|| format!("\"{base}\" answered {}", answer.summary()))?
+            }
+        };
         self.roles.insert(base.to_owned(), role);
         Ok(role)
     }
@@ -138,6 +160,33 @@ impl Endpoints {
             Some(host) if !self.load_urls.contains(&url.base) => Some(url.with_host(host)),
             _ => Some(url),
         }
+    }
+
+    /// Which backend a frontend would send a load of `path` to; none when a load URL is a backend itself. Begins nothing:
+    /// no backend is asked.
+    pub(super) fn backend_for(
+        &self,
+        http: &Http,
+        path: &str,
+        headers: &Headers,
+    ) -> Result<Option<Url>, String> {
+        let frontends =
+            self.in_order().into_iter().filter(|(_, url)| self.roles.get(url) == Some(&Role::Frontend));
+        let mut failures = Vec::new();
+        for (_, base) in frontends {
+            match http.put_empty(&format!("{base}{path}"), headers) {
+                Ok(answer) if answer.is_redirect() => {
+                    let location = answer.location.unwrap_or_default();
+                    let found = self.resolve(&location, &base);
+                    return found
+                        .map(Some)
+                        .ok_or_else(|| format!("redirect to \"{location}\", which is no address"));
+                }
+                Ok(answer) => failures.push(format!("\"{base}\": {}", message_of(&answer.body))),
+                Err(failure) => failures.push(format!("\"{base}\": {failure}")),
+            }
+        }
+        if failures.is_empty() { Ok(None) } else { Err(failures.join(", ")) }
     }
 
     /// Replaces the host of an address that a backend gave, as for a redirect.

@@ -1,7 +1,7 @@
 //! What the frontends know about a label.
 
 use super::answer::{StateAnswer, message_of};
-use super::exchange::{Endpoints, Role};
+use super::exchange::{Asked, Endpoints, Role};
 use super::http::{Answer, Failure, Headers, Http};
 use super::url::{Url, cancel_path, state_path};
 
@@ -74,7 +74,7 @@ fn each_frontend<T>(
 ) -> Result<T, Untold> {
     let mut failures = Vec::new();
     for (_, base) in endpoints.in_order() {
-        match endpoints.role(http, &base, login) {
+        match endpoints.role(http, &base, login, Asked::First) {
             Ok(Role::Backend) => continue,
             Err(reason) => {
                 failures.push(reason);

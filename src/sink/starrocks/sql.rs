@@ -82,9 +82,7 @@ impl SqlSession {
                 code: error.code,
                 message: error.message,
             },
-            other => {
-                StatementError::Unreachable { endpoint: self.endpoint.clone(), reason: other.to_string() }
-            }
+            other => StatementError::Unreachable { endpoint: self.endpoint.clone(), reason: plain(other) },
         }
     }
 }
@@ -123,7 +121,16 @@ fn login_error(error: Error, endpoint: String) -> StatementError {
         Error::MySqlError(error) if error.message.to_ascii_lowercase().contains("access denied") => {
             StatementError::Credentials { message: error.message }
         }
-        other => StatementError::Unreachable { endpoint, reason: other.to_string() },
+        other => StatementError::Unreachable { endpoint, reason: plain(other) },
+    }
+}
+
+/// What went wrong with a connection, without the names that the library has for it.
+fn plain(error: Error) -> String {
+    match error {
+        Error::IoError(error) => error.to_string(),
+        Error::DriverError(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 

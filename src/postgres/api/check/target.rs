@@ -27,7 +27,17 @@ pub(super) fn check(mut config: StarRocksConfig, preflight: &mut Preflight) {
     match ask(config) {
         Ok(info) => {
             let answered = format!("StarRocks answers at {load_urls} and knows the user.");
-            preflight.note("load_url", info.http.map(|()| answered).map_err(http_failure));
+            match info.http {
+                Err(HttpCheckError::NoFrontend) => {
+                    let detail = "Every load URL names a backend: labels cannot be asked for after a crash.";
+                    preflight.note("load_url", Ok(detail.to_owned()));
+                }
+                http => preflight.note("load_url", http.map(|()| answered).map_err(http_failure)),
+            }
+            if let Some(backend) = info.backend {
+                let answered = |backend| format!("The backend at {backend} takes connections.");
+                preflight.note("backend", backend.map(answered).map_err(backend_failure));
+            }
             let answered = |version| format!("StarRocks {version} answers at {sql} and knows the user.");
             preflight.note("sql_host", info.version.map(answered).map_err(sql_failure));
         }
@@ -94,13 +104,15 @@ fn http_failure(error: HttpCheckError) -> Failure {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "ALTER SERVER … OPTIONS (SET ca_file '…') with a file of certificates in PEM form.",
         ),
-        HttpCheckError::NoFrontend => (
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "ALTER SERVER … OPTIONS (SET load_url '…') with the HTTP port of a frontend, normally 8030.",
-        ),
         _ => (PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, REACH),
     };
     Failure::new(code, error.to_string()).hint(hint)
+}
+
+fn backend_failure(reason: String) -> Failure {
+    Failure::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, reason).hint(
+        "Check that the backends are running, and set backend_host of the server when they are known by another name: ALTER SERVER … OPTIONS (ADD backend_host '…').",
+    )
 }
 
 fn sql_failure(error: StatementError) -> Failure {

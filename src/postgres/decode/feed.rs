@@ -323,6 +323,6 @@ fn limits(options: &Options) -> Limits {
         batch_max_rows: usize::try_from(options.batch_max_rows).unwrap_or(usize::MAX),
         batch_max_bytes: usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX),
         memory_limit: usize::try_from(options.memory_limit).unwrap_or(usize::MAX),
-        flush_interval: options.flush_interval.into(),
+        flush_interval: options.flush_interval,
     }
 }

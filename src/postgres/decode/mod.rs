@@ -22,3 +22,4 @@ mod outgoing;
 
 pub(super) use context::Decoder;
 pub(super) use feed::Feed;
+pub(super) use outgoing::said;

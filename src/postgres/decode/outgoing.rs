@@ -14,6 +14,7 @@ use super::super::loader::Loader;
 use super::super::{latch, shmem, worker};
 use super::feed::Feed;
 use super::news::News;
+use crate::encode::Adjusted;
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 use crate::sink::{Job, JobId, LoadError, Loaded, Outcome, StatementError};
@@ -129,6 +130,14 @@ impl Outgoing {
             self.rate = Rate { since: Instant::now(), rows: self.rows_total, per_second };
         }
     }
+}
+
+/// What an event says of values that were out of range.
+pub(in crate::postgres) fn said(adjusted: &Adjusted<'_>) -> String {
+    let Adjusted { column, nulled, clamped } = adjusted;
+    format!(
+        "values of column \"{column}\" that the target cannot hold were replaced: {nulled} by NULL, {clamped} by the nearest"
+    )
 }
 
 impl Feed {
@@ -278,6 +287,9 @@ impl Feed {
                 rows_loaded: counted.rows_loaded,
                 bytes_loaded: counted.bytes_loaded,
             };
+            for adjusted in columnar.encoder.take_adjusted() {
+                news.adjusted.push((table.relid, said(&adjusted)));
+            }
             if counters != Counters::default() {
                 news.counters.push((table.relid, counters));
             }

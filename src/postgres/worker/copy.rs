@@ -63,12 +63,6 @@ pub(super) fn first_copy(mirror: &mut Mirror, loader: &mut Loader, labels: &Labe
 
 /// A slot without a checkpoint is one of a start that never got as far.
 fn drop_leftover_slot(mirror: &Mirror) {
-    // A holder of an earlier worker may still be on its way out.
-    while shmem::find(&mirror.name).is_some_and(|slot| slot.holder.pid != 0) {
-        shmem::update(&mirror.name, |slot| slot.holder.leave = true);
-        latch::wait(None, Duration::from_millis(50));
-        start::leave_if_unwanted(&mirror.name);
-    }
     if slot::find(&mirror.slot_name()).is_some() {
         slot::drop_unused(&mirror.slot_name());
         log!("replication slot \"{}\" of an unfinished start has been dropped", mirror.slot_name());
@@ -141,7 +135,7 @@ fn start_holder(mirror: &Mirror) -> Child {
 /// Starts a worker, waiting for a free place among the workers of the server if need be.
 fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
     loop {
-        if let Ok(child) = Child::start(kind, mirror.database, &mirror.name) {
+        if let Ok(child) = Child::start_helper(kind, mirror.database, &mirror.name) {
             return child;
         }
         shmem::note_error(
@@ -230,10 +224,9 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
                 give_up_after(failures, mirror);
             }
             let count = mirror.options.snapshot_workers.min(left);
-            workers.extend(
-                (0..count)
-                    .map_while(|_| Child::start(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
-            );
+            workers.extend((0..count).map_while(|_| {
+                Child::start_helper(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()
+            }));
             if workers.is_empty() {
                 workers.push(start_child(mirror, WorkerKind::Snapshot));
             }

@@ -46,19 +46,28 @@ pub extern "C-unwind" fn dbmazz_mirror_main(argument: pg_sys::Datum) {
     let (database, name) = super::enter(argument);
     let Some(place) = shmem::place_of(&name) else { return };
     exit::on_exit(forget_worker, pg_sys::Datum::from(place as i32));
-    announce(&name);
+    if !announce(&name) {
+        return;
+    }
     log!("dbmazz worker of mirror \"{name}\" has started");
     exit::run(&name.clone(), move || run(&name, database));
 }
 
-fn announce(name: &str) {
-    shmem::update(name, |slot| {
+/// Makes this process the mirror's worker. Not when there is one: a launcher that was ended may have forgotten it.
+fn announce(name: &str) -> bool {
+    let announced = shmem::update(name, |slot| {
+        if slot.pid != 0 {
+            return false;
+        }
+        slot.generation += 1;
         // SAFETY: set before any worker runs; reads the clock.
         (slot.pid, slot.started_at) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
         slot.proc_number = compat::my_proc_number();
         slot.state = MirrorState::Starting;
         slot.progress = shmem::Progress::default();
+        true
     });
+    announced == Some(true)
 }
 
 #[pg_guard]
@@ -78,6 +87,7 @@ fn run(name: &str, database: pg_sys::Oid) {
         shmem::update(name, |slot| slot.wanted = shmem::Wanted::Stop);
         return;
     };
+    start::end_earlier_helpers(name);
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
     start::settle_earlier_labels(&mirror, &mut loader, None);
     let mut labels = start::open_incarnation(&mirror);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -11,7 +12,7 @@ use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
-use super::super::{catalog, guc, scan, session, shmem};
+use super::super::{catalog, guc, latch, scan, session, shmem};
 use crate::options::Options;
 use crate::pipeline::LabelSequence;
 use crate::sink::starrocks::StarRocksConfig;
@@ -174,6 +175,26 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: O
             }
         }
         session::transaction(|| catalog::incarnation::remove(&mirror.name, earlier.incarnation));
+    }
+}
+
+/// Ends the helpers of an earlier worker. Only when they are gone can their labels be settled.
+pub(super) fn end_earlier_helpers(mirror: &str) {
+    let mut turns = 0u32;
+    loop {
+        let pids: Vec<i32> =
+            shmem::find(mirror).map(|slot| slot.helpers.pids().collect()).unwrap_or_default();
+        if pids.is_empty() {
+            return;
+        }
+        if turns.is_multiple_of(50) {
+            for pid in pids {
+                // SAFETY: a helper takes its number out of shared memory before its process ends.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+            }
+        }
+        turns += 1;
+        latch::wait(None, Duration::from_millis(20));
     }
 }
 

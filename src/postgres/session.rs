@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use super::{guc, shmem};
 
@@ -84,6 +85,15 @@ pub(super) fn reload_configuration_if_asked() {
 /// Whether a mirror is not meant to have a worker at the moment.
 pub(super) fn is_unwanted(mirror: &str) -> bool {
     !guc::enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
+}
+
+/// Whether the mirror is still meant to run; a worker that finds it is not ends at once.
+pub(super) fn leave_if_unwanted(mirror: &str) {
+    if is_unwanted(mirror) {
+        log!("dbmazz worker of mirror \"{mirror}\" will stop because the mirror was disabled");
+        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+        unsafe { pg_sys::proc_exit(0) }
+    }
 }
 
 /// Runs `body`, which reads catalogs as they are now, in a process that decodes: what it leaves in the caches must not be

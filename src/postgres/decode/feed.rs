@@ -13,7 +13,7 @@ use super::super::catalog::relation::Columns;
 use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::tuple::{RowMemory, Toast, TupleRow};
-use super::super::{compat, latch, worker};
+use super::super::{compat, latch, session};
 use super::filtered::Filtered;
 use super::mirrored::{self, Columnar, Mirrored, Route};
 use super::news::{FailedTable, News};
@@ -200,7 +200,7 @@ impl Feed {
         // SAFETY: lets a catalog snapshot go that nobody uses; the decoder's historic snapshot stays.
         unsafe { pg_sys::InvalidateCatalogSnapshotConditionally() };
         self.outgoing.wait(timeout);
-        worker::leave_if_unwanted(&self.mirror);
+        session::leave_if_unwanted(&self.mirror);
         self.outgoing.leave_if_in_trouble_for_long();
     }
 

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::table::Counters;
 use super::super::loader::Loader;
-use super::super::{latch, shmem, worker};
+use super::super::{labels, latch, shmem};
 use super::feed::Feed;
 use super::news::News;
 use crate::encode::Adjusted;
@@ -112,7 +112,7 @@ impl Outgoing {
     }
 
     fn ask_launcher_for_labels(&self) {
-        let until = self.labels.reserved_until() + worker::LABEL_BLOCK;
+        let until = self.labels.reserved_until() + labels::BLOCK;
         shmem::ask_for_labels(&self.mirror, until);
     }
 
@@ -312,7 +312,7 @@ impl Feed {
     /// Reserves more numbers when few are left. Between records only: it commits.
     pub(in super::super) fn reserve_labels(&mut self) {
         self.outgoing.take_reserved_labels();
-        worker::top_up(&self.mirror, &mut self.outgoing.labels);
+        labels::top_up(&self.mirror, &mut self.outgoing.labels);
         let until = self.outgoing.labels.reserved_until();
         shmem::update(&self.mirror, |slot| slot.labels_reserved_until = until);
     }

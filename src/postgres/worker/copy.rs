@@ -120,7 +120,7 @@ fn write_down(
         for (relid, reason) in &problems {
             let source = mirror.tables.iter().find(|table| table.relid.to_u32() == *relid);
             let source_name = source.map_or("", |table| table.source_name.as_str());
-            start::fail_table(&mirror.name, pg_sys::Oid::from(*relid), source_name, reason);
+            catalog::table::fail(&mirror.name, pg_sys::Oid::from(*relid), source_name, reason);
         }
         catalog::chunk::clear(&mirror.name);
         mirror.tables = catalog::table::list(&mirror.name);
@@ -143,7 +143,7 @@ fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
             "waiting for a free worker slot: you might need to increase max_worker_processes",
         );
         latch::wait(None, Duration::from_secs(1));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 
@@ -167,7 +167,7 @@ fn wait_for_slot(mirror: &Mirror, holder: &Child) -> shmem::Holder {
             say_who_is_waited_for(mirror);
         }
         latch::wait(None, Duration::from_millis(100));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 
@@ -235,7 +235,7 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
             error!("could not go on copying: the process that holds the snapshot has ended");
         }
         loader.wait(Duration::from_millis(200));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 

@@ -19,7 +19,7 @@ use super::super::catalog::event::{Event, Severity};
 use super::super::decode::{Decoder, Feed};
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Text};
-use super::super::{catalog, compat, session, slot};
+use super::super::{catalog, compat, labels, session, slot};
 use super::exit;
 use super::start::{self, Mirror};
 use crate::lsn::Lsn;
@@ -90,7 +90,7 @@ fn run(name: &str, database: pg_sys::Oid) {
     start::end_earlier_helpers(name);
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
     start::settle_earlier_labels(&mirror, &mut loader, None);
-    let mut labels = start::open_incarnation(&mirror);
+    let mut labels = labels::open(&mirror.name);
     let from = match session::transaction(|| checkpoint::read(name)) {
         None => super::copy::first_copy(&mut mirror, &mut loader, &labels),
         Some(last) => match resume_point(&mirror, &last) {
@@ -98,7 +98,7 @@ fn run(name: &str, database: pg_sys::Oid) {
             Err(stop) => return stop.write_down(&mirror),
         },
     };
-    start::top_up(name, &mut labels);
+    labels::top_up(name, &mut labels);
     Streamer::new(mirror, loader, labels, from).run();
 }
 

@@ -27,7 +27,6 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 pub(super) use launcher::register as register_launcher;
-pub(super) use start::{LABEL_BLOCK, fail_table, leave_if_unwanted, top_up};
 
 use super::{session, shmem, signal};
 

@@ -18,9 +18,9 @@ use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
-use super::super::{catalog, decode, session, shmem};
+use super::super::{catalog, decode, labels, session, shmem};
 use super::exit;
-use super::start::{self, Mirror};
+use super::start::Mirror;
 use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
@@ -89,7 +89,7 @@ impl Copier {
         let snapshot = shmem::find(&mirror.name).map(|slot| slot.holder.snapshot.as_str().to_owned());
         let mut loader = Loader::start(&mirror.name, &mirror.config, THREADS);
         loader.enter_phase(MirrorState::Snapshot);
-        let labels = start::open_incarnation(&mirror);
+        let labels = labels::open(&mirror.name);
         let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX)
             / mirror.options.snapshot_workers;
         let max_bytes = usize::try_from(mirror.options.batch_max_bytes).unwrap_or(usize::MAX).min(budget / 3);
@@ -129,8 +129,8 @@ impl Copier {
         let table = table.ok_or("the table is not part of the mirror any more")?;
         let mut from = Some(Position::start_of(chunk.first_block));
         while let Some(position) = from {
-            start::leave_if_unwanted(&self.mirror.name);
-            start::top_up(&self.mirror.name, &mut self.labels);
+            session::leave_if_unwanted(&self.mirror.name);
+            labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
             from = reading.next;
             self.adjusted.extend(reading.adjusted.into_iter().map(|what| (chunk.relid, what)));
@@ -208,7 +208,7 @@ impl Copier {
         }
         if !found {
             self.loader.wait(scan::GLANCE);
-            start::leave_if_unwanted(&self.mirror.name);
+            session::leave_if_unwanted(&self.mirror.name);
         }
     }
 
@@ -255,7 +255,7 @@ impl Copier {
     fn fail(&mut self, relid: pg_sys::Oid, reason: &str) {
         let name = self.mirror.tables.iter().find(|table| table.relid == relid);
         let name = name.map_or_else(String::new, |table| table.source_name.clone());
-        session::transaction(|| start::fail_table(&self.mirror.name, relid, &name, reason));
+        session::transaction(|| catalog::table::fail(&self.mirror.name, relid, &name, reason));
         self.chunks.retain(|(table, _), _| *table != relid);
     }
 }

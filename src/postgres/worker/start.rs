@@ -10,17 +10,13 @@ use pgrx::prelude::*;
 use super::super::catalog::mirror::MirrorRow;
 use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
-use super::super::catalog::table::{MirrorTableRow, TableState};
+use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::{catalog, guc, latch, scan, session, shmem};
 use crate::options::Options;
-use crate::pipeline::LabelSequence;
 use crate::sink::starrocks::StarRocksConfig;
 use crate::sink::{Job, Label, LoadError, Outcome};
 use crate::table::TableSpec;
-
-/// Numbers of labels that are reserved at a time.
-pub(in crate::postgres) const LABEL_BLOCK: u64 = 1000;
 
 /// A mirror as its tables define it.
 pub(super) struct Mirror {
@@ -116,46 +112,6 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec) })
 }
 
-/// Puts a table into error, where the views show it. Inside a transaction.
-pub(in crate::postgres) fn fail_table(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
-    use catalog::event::{Event, Severity};
-    catalog::table::write_state(mirror, relid, TableState::Error, Some(reason));
-    let message = format!("table \"{source_name}\" has been put into error: {reason}");
-    let hint = "Mend the cause, drop the mirror and start it again to copy the table anew.";
-    Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
-    warning!("mirror \"{mirror}\": {message}");
-    shmem::note_error(mirror, &message);
-}
-
-/// Draws a new incarnation and reserves its first block of numbers.
-pub(super) fn open_incarnation(mirror: &Mirror) -> LabelSequence {
-    let incarnation = random_number();
-    let mut labels = LabelSequence::new(mirror.name.as_str().into(), incarnation);
-    session::transaction(|| catalog::incarnation::open(&mirror.name, incarnation, LABEL_BLOCK + 1));
-    labels.extend(LABEL_BLOCK);
-    labels
-}
-
-/// Reserves another block when the present one is nearly used up. Not inside a transaction.
-pub(in crate::postgres) fn top_up(mirror: &str, labels: &mut LabelSequence) {
-    if labels.remaining() < LABEL_BLOCK / 2 {
-        let until = labels.reserved_until() + LABEL_BLOCK;
-        // The table holds the first number that is *not* reserved.
-        session::transaction(|| catalog::incarnation::reserve(mirror, labels.incarnation(), until + 1));
-        labels.extend(until);
-    }
-}
-
-fn random_number() -> u64 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: fills exactly the room it is given.
-    let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
-    if !filled {
-        error!("could not generate a random incarnation");
-    }
-    u64::from_ne_bytes(bytes)
-}
-
 /// Asks the target for every label that an earlier worker may have used, until the fate of each is known: a load
 /// that is still on its way must not arrive after newer rows.
 pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: Option<u64>) {
@@ -195,15 +151,5 @@ pub(super) fn end_earlier_helpers(mirror: &str) {
         }
         turns += 1;
         latch::wait(None, Duration::from_millis(20));
-    }
-}
-
-/// Whether the mirror is still meant to run; a worker that finds it is not ends at once.
-pub(in crate::postgres) fn leave_if_unwanted(mirror: &str) {
-    let wanted = shmem::find(mirror).is_some_and(|slot| slot.wanted == shmem::Wanted::Run);
-    if !wanted || !guc::enabled() {
-        log!("dbmazz worker of mirror \"{mirror}\" will stop because the mirror was disabled");
-        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
-        unsafe { pg_sys::proc_exit(0) }
     }
 }

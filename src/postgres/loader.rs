@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::latch::{self, Waker};
+use super::session;
 use super::shmem::{self, MirrorState, Text};
 use super::signal::SignalsBlocked;
 use crate::sink::starrocks::{StarRocksConfig, StarRocksSink};
@@ -16,6 +17,9 @@ use crate::sink::{Event, Job, JobId, LoadThreads, Outcome, StartError, SubmitErr
 
 /// How long the threads have to end when the worker does.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A worker that is not decoding and cannot reach its target for so long starts anew, to read its definition again.
+const LONGEST_TROUBLE: Duration = Duration::from_secs(10);
 
 /// Load threads and what wakes this process for them.
 pub(super) struct Loader {
@@ -118,10 +122,19 @@ impl Loader {
                     running -= 1;
                     outcomes.push(outcome);
                 }
-                None => self.wait(Duration::from_secs(1)),
+                None => self.wait_for_outcome(),
             }
         }
         outcomes
+    }
+
+    /// Before decoding has begun, a worker in trouble can simply start anew.
+    fn wait_for_outcome(&self) {
+        self.wait(Duration::from_secs(1));
+        session::leave_if_unwanted(&self.mirror);
+        if self.trouble_lasts() > LONGEST_TROUBLE {
+            session::leave_to_look_again(&self.mirror);
+        }
     }
 
     /// Runs one job to its end.

@@ -96,6 +96,14 @@ pub(super) fn leave_if_unwanted(mirror: &str) {
     }
 }
 
+/// Ends a worker that cannot reach its target, so that another one reads server and user mapping again. Nothing is lost:
+/// the checkpoint is where it was.
+pub(super) fn leave_to_look_again(mirror: &str) {
+    log!("dbmazz worker of mirror \"{mirror}\" will restart because its target cannot be reached");
+    // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+    unsafe { pg_sys::proc_exit(0) }
+}
+
 /// Runs `body`, which reads catalogs as they are now, in a process that decodes: what it leaves in the caches must not be
 /// taken for the past, nor the other way round (logicalfuncs.c does the same).
 pub(super) fn with_present_catalogs<T>(body: impl FnOnce() -> T) -> T {

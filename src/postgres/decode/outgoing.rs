@@ -6,12 +6,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::table::Counters;
 use super::super::loader::Loader;
-use super::super::{labels, latch, shmem};
+use super::super::{labels, latch, session, shmem};
 use super::feed::Feed;
 use super::news::News;
 use crate::encode::Adjusted;
@@ -45,7 +44,8 @@ pub(super) struct Outgoing {
     durable_commit_time: i64,
     received_commit_time: i64,
     confirmed: Lsn,
-    published_at: Option<Instant>,
+    /// Everything up to here was sealed because somebody waits for it. Once is enough for each position.
+    flushed_for: Lsn,
 }
 
 /// Rows per second, measured over at least one.
@@ -81,7 +81,7 @@ impl Outgoing {
             durable_commit_time: 0,
             received_commit_time: 0,
             confirmed: Lsn::INVALID,
-            published_at: None,
+            flushed_for: Lsn::INVALID,
         }
     }
 
@@ -102,12 +102,7 @@ impl Outgoing {
     /// anew. Nothing is lost: the checkpoint is where it was.
     pub(super) fn leave_if_in_trouble_for_long(&self) {
         if self.loader.trouble_lasts() > PATIENCE_IN_CALLBACK {
-            log!(
-                "dbmazz worker of mirror \"{}\" will restart because its target cannot be reached",
-                self.mirror
-            );
-            // SAFETY: ends the process in the server's own way; its callbacks give everything back.
-            unsafe { pg_sys::proc_exit(0) }
+            session::leave_to_look_again(&self.mirror);
         }
     }
 
@@ -224,7 +219,8 @@ impl Feed {
         self.pipeline.tick(now);
         self.pump();
         let waits_for = shmem::find(&self.mirror).map_or(Lsn::INVALID, |slot| slot.flush_requested);
-        if waits_for > self.pipeline.durable_lsn() && waits_for <= self.received_lsn() {
+        if waits_for > self.outgoing.flushed_for && waits_for <= self.received_lsn() {
+            self.outgoing.flushed_for = waits_for;
             self.pipeline.seal_all();
         }
         self.pipeline.seal_due();
@@ -332,7 +328,6 @@ impl Feed {
             out.durable_commit_time = out.commit_times.pop_front().map_or(0, |(_, time)| time);
         }
         out.measure_rate();
-        out.published_at = Some(Instant::now());
         let progress = shmem::Progress {
             received_lsn: self.received_lsn(),
             durable_lsn: durable,

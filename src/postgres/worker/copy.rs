@@ -8,7 +8,7 @@
 //! Until the first checkpoint nothing of it counts: a copy that is interrupted starts over, with a new slot and emptied
 //! tables. After it the slot has everything that committed since the snapshot, and streaming goes on from there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -27,6 +27,8 @@ use crate::pipeline::LabelSequence;
 use crate::sink::{Job, Outcome, TableMatch};
 use crate::snapshot::plan_chunks;
 
+/// How often a copy whose target cannot be reached looks whether its definition was mended.
+const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a snapshot worker may fail before the copy gives up.
 const MOST_FAILURES: u32 = 5;
 
@@ -209,6 +211,7 @@ fn plan(mirror: &Mirror, snapshot: &str) {
 /// Has the chunks copied; workers that fail are replaced.
 fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
     let mut workers: Vec<Child> = Vec::new();
+    let mut looked_at = Instant::now();
     let mut failures = 0;
     loop {
         let before = workers.len();
@@ -236,6 +239,19 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
         }
         loader.wait(Duration::from_millis(200));
         session::leave_if_unwanted(&mirror.name);
+        leave_if_mended(mirror, &mut looked_at);
+    }
+}
+
+/// Snapshot workers that cannot reach the target go on trying as they were told; when server or user mapping say
+/// something else by now, the copy starts over.
+fn leave_if_mended(mirror: &Mirror, looked_at: &mut Instant) {
+    let in_trouble = shmem::find(&mirror.name).is_some_and(|slot| slot.state == MirrorState::Retrying);
+    if in_trouble && looked_at.elapsed() > MEND_CHECK_INTERVAL {
+        *looked_at = Instant::now();
+        if mirror.config_has_changed() {
+            session::leave_to_look_again(&mirror.name);
+        }
     }
 }
 

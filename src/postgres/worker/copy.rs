@@ -84,6 +84,19 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
     for table in prepared {
         match table.result {
             Ok(TableMatch::Created) => {}
+            // Rows of an earlier attempt of this very mirror.
+            Ok(TableMatch::Occupied) if mirror.has_begun_to_copy(table.spec.relid) => {
+                emptied.push(table.spec.target.clone());
+            }
+            Ok(TableMatch::Occupied) if mirror.row.copy_rows => {
+                let reason = format!(
+                    "target table \"{}\" has rows and was not made by a mirror; empty it, or drop it and have the mirror \
+                     create it",
+                    table.spec.target
+                );
+                problems.push((table.spec.relid, reason));
+            }
+            Ok(TableMatch::Occupied) => {}
             Ok(TableMatch::Fits) => emptied.push(table.spec.target.clone()),
             Ok(TableMatch::Differs(how)) => {
                 problems.push((

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use super::super::catalog::mirror::MirrorRow;
 use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
-use super::super::catalog::table::MirrorTableRow;
+use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
 use super::super::{catalog, guc, latch, scan, session, shmem};
 use crate::options::Options;
@@ -46,6 +46,11 @@ impl Mirror {
             let published = published.into_iter().map(|table| (table.relid, table)).collect();
             Some(Self { name: name.to_owned(), database, row, options, tables, config, published })
         })
+    }
+
+    /// Whether an earlier worker of this mirror has begun to copy a table.
+    pub(super) fn has_begun_to_copy(&self, relid: u32) -> bool {
+        self.tables.iter().any(|table| table.relid.to_u32() == relid && table.state == TableState::Copying)
     }
 
     /// Which columns of a table are mirrored.

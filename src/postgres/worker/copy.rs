@@ -20,7 +20,7 @@ use super::super::catalog::table::TableState;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderPhase, MirrorState};
 use super::super::{catalog, latch, scan, session, slot};
-use super::start::{self, Described, Mirror};
+use super::start::{self, DefinitionWatch, Described, Mirror};
 use super::{Child, WorkerKind};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
@@ -81,7 +81,10 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         mirror.tables.iter().map(|table| (table.relid, start::describe_for_copy(mirror, table))).collect()
     });
     let specs = described.iter().filter_map(|(_, described)| described.as_ref().ok()).map(|d| d.spec.clone());
-    let Outcome::Prepare(prepared) = loader.run(Job::Prepare(specs.collect())) else { return };
+    let mut definition = DefinitionWatch::new();
+    let prepare = Job::Prepare(specs.collect());
+    let outcome = loader.run(prepare, |trouble| definition.begin_anew_if_mended(mirror, trouble));
+    let Outcome::Prepare(prepared) = outcome else { return };
 
     let mut problems = Vec::new();
     let mut emptied = Vec::new();
@@ -99,7 +102,9 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         }
     }
     if mirror.row.copy_rows {
-        for outcome in loader.run_all(emptied.into_iter().map(Job::Truncate)) {
+        let truncate = emptied.into_iter().map(Job::Truncate);
+        let watch = |trouble| definition.begin_anew_if_mended(mirror, trouble);
+        for outcome in loader.run_all(truncate, watch) {
             if let Outcome::Truncate(target, Err(problem)) = outcome {
                 error!("could not empty target table \"{target}\" before the copy: {problem}");
             }

@@ -19,7 +19,7 @@ use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
 use super::super::{catalog, session, shmem};
 use super::exit;
-use super::start::{self, Mirror};
+use super::start::{self, DefinitionWatch, Mirror};
 use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
@@ -53,6 +53,7 @@ type ChunkKey = (pg_sys::Oid, i32);
 
 struct Copier {
     mirror: Mirror,
+    definition: DefinitionWatch,
     snapshot: String,
     loader: Loader,
     labels: LabelSequence,
@@ -99,6 +100,7 @@ impl Copier {
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             in_flight_limit: budget - budget / 3,
+            definition: DefinitionWatch::new(),
             mirror,
         }
     }
@@ -200,7 +202,7 @@ impl Copier {
         }
         if !found {
             self.loader.wait(scan::GLANCE);
-            start::leave_if_unwanted(&self.mirror.name);
+            self.definition.begin_anew_if_mended(&self.mirror, self.loader.trouble_lasts());
         }
     }
 

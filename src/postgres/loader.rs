@@ -9,7 +9,6 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::latch::{self, Waker};
-use super::session;
 use super::shmem::{self, MirrorState, Text};
 use super::signal::SignalsBlocked;
 use crate::sink::starrocks::{StarRocksConfig, StarRocksSink};
@@ -17,9 +16,6 @@ use crate::sink::{Event, Job, JobId, LoadThreads, Outcome, StartError, SubmitErr
 
 /// How long the threads have to end when the worker does.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A worker that is not decoding and cannot reach its target for so long starts anew, to read its definition again.
-const LONGEST_TROUBLE: Duration = Duration::from_secs(10);
 
 /// Load threads and what wakes this process for them.
 pub(super) struct Loader {
@@ -100,8 +96,13 @@ impl Loader {
         latch::wait(Some(&self.waker), timeout);
     }
 
-    /// Runs jobs to their end, as many at once as there are threads; outcomes come in any order.
-    pub(super) fn run_all(&mut self, jobs: impl IntoIterator<Item = Job>) -> Vec<Outcome> {
+    /// Runs jobs to their end, as many at once as there are threads; outcomes come in any order. After each wait
+    /// `meanwhile` is told how long the target has not been reached: it may end the process.
+    pub(super) fn run_all(
+        &mut self,
+        jobs: impl IntoIterator<Item = Job>,
+        mut meanwhile: impl FnMut(Duration),
+    ) -> Vec<Outcome> {
         let mut jobs = jobs.into_iter().peekable();
         let mut running = 0;
         let mut held = None;
@@ -122,24 +123,18 @@ impl Loader {
                     running -= 1;
                     outcomes.push(outcome);
                 }
-                None => self.wait_for_outcome(),
+                None => {
+                    self.wait(Duration::from_secs(1));
+                    meanwhile(self.trouble_lasts());
+                }
             }
         }
         outcomes
     }
 
-    /// Before decoding has begun, a worker in trouble can simply start anew.
-    fn wait_for_outcome(&self) {
-        self.wait(Duration::from_secs(1));
-        session::leave_if_unwanted(&self.mirror);
-        if self.trouble_lasts() > LONGEST_TROUBLE {
-            session::leave_to_look_again(&self.mirror);
-        }
-    }
-
-    /// Runs one job to its end.
-    pub(super) fn run(&mut self, job: Job) -> Outcome {
-        self.run_all([job]).pop().unwrap_or_else(|| error!("could not run a job: it was lost"))
+    /// Runs one job to its end, as [`Self::run_all`].
+    pub(super) fn run(&mut self, job: Job, meanwhile: impl FnMut(Duration)) -> Outcome {
+        self.run_all([job], meanwhile).pop().unwrap_or_else(|| error!("could not run a job: it was lost"))
     }
 
     /// Ends the threads; requests in flight are cut.

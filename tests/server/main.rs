@@ -13,12 +13,15 @@ mod catalog_caches;
 mod crash;
 mod faults;
 mod first_mirror;
+mod handover;
+mod large_transactions;
 mod lifecycle;
 mod own_tools;
 mod random_changes;
 mod readme;
 mod refusal;
 mod shutdown;
+mod slot;
 mod types;
 mod views;
 

@@ -8,7 +8,7 @@
 //! Until the first checkpoint nothing of it counts: a copy that is interrupted starts over, with a new slot and emptied
 //! tables. After it the slot has everything that committed since the snapshot, and streaming goes on from there.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -20,15 +20,13 @@ use super::super::catalog::table::TableState;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderPhase, MirrorState};
 use super::super::{catalog, latch, scan, session, slot};
-use super::start::{self, Described, Mirror};
+use super::start::{self, DefinitionWatch, Described, Mirror};
 use super::{Child, WorkerKind};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 use crate::sink::{Job, Outcome, TableMatch};
 use crate::snapshot::plan_chunks;
 
-/// How often a copy whose target cannot be reached looks whether its definition was mended.
-const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a snapshot worker may fail before the copy gives up.
 const MOST_FAILURES: u32 = 5;
 
@@ -77,7 +75,10 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         mirror.tables.iter().map(|table| (table.relid, start::describe_for_copy(mirror, table))).collect()
     });
     let specs = described.iter().filter_map(|(_, described)| described.as_ref().ok()).map(|d| d.spec.clone());
-    let Outcome::Prepare(prepared) = loader.run(Job::Prepare(specs.collect())) else { return };
+    let mut definition = DefinitionWatch::new();
+    let prepare = Job::Prepare(specs.collect());
+    let outcome = loader.run(prepare, |trouble| definition.begin_anew_if_mended(mirror, trouble));
+    let Outcome::Prepare(prepared) = outcome else { return };
 
     let mut problems = Vec::new();
     let mut emptied = Vec::new();
@@ -108,7 +109,9 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         }
     }
     if mirror.row.copy_rows {
-        for outcome in loader.run_all(emptied.into_iter().map(Job::Truncate)) {
+        let truncate = emptied.into_iter().map(Job::Truncate);
+        let watch = |trouble| definition.begin_anew_if_mended(mirror, trouble);
+        for outcome in loader.run_all(truncate, watch) {
             if let Outcome::Truncate(target, Err(problem)) = outcome {
                 error!("could not empty target table \"{target}\" before the copy: {problem}");
             }
@@ -224,7 +227,6 @@ fn plan(mirror: &Mirror, snapshot: &str) {
 /// Has the chunks copied; workers that fail are replaced.
 fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
     let mut workers: Vec<Child> = Vec::new();
-    let mut looked_at = Instant::now();
     let mut failures = 0;
     loop {
         let before = workers.len();
@@ -252,19 +254,6 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
         }
         loader.wait(Duration::from_millis(200));
         session::leave_if_unwanted(&mirror.name);
-        leave_if_mended(mirror, &mut looked_at);
-    }
-}
-
-/// Snapshot workers that cannot reach the target go on trying as they were told; when server or user mapping say
-/// something else by now, the copy starts over.
-fn leave_if_mended(mirror: &Mirror, looked_at: &mut Instant) {
-    let in_trouble = shmem::find(&mirror.name).is_some_and(|slot| slot.state == MirrorState::Retrying);
-    if in_trouble && looked_at.elapsed() > MEND_CHECK_INTERVAL {
-        *looked_at = Instant::now();
-        if mirror.config_has_changed() {
-            session::leave_to_look_again(&mirror.name);
-        }
     }
 }
 

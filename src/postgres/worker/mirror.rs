@@ -21,7 +21,7 @@ use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Text};
 use super::super::{catalog, compat, labels, session, slot};
 use super::exit;
-use super::start::{self, Mirror};
+use super::start::{self, DefinitionWatch, Mirror};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 
@@ -34,8 +34,6 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(25);
-/// How often a mirror whose target cannot be reached looks whether its definition was mended.
-const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a mirror that is being paused waits for its loads.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -168,8 +166,7 @@ struct Streamer {
     confirmed: Lsn,
     confirmed_at: Instant,
     sleep: Duration,
-    /// When the definition was last compared with the catalogs.
-    looked_at: Instant,
+    definition: DefinitionWatch,
 }
 
 impl Streamer {
@@ -186,7 +183,7 @@ impl Streamer {
             confirmed: from,
             confirmed_at: Instant::now(),
             sleep: SHORTEST_SLEEP,
-            looked_at: Instant::now(),
+            definition: DefinitionWatch::new(),
         }
     }
 
@@ -197,10 +194,7 @@ impl Streamer {
                 return self.say_farewell();
             }
             if self.definition_was_mended() {
-                log!(
-                    "dbmazz worker of mirror \"{}\" will restart because of a parameter change",
-                    self.mirror.name
-                );
+                start::log_restart(&self.mirror.name);
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
             }
@@ -212,15 +206,11 @@ impl Streamer {
         }
     }
 
-    /// While the target cannot be reached, the worker looks now and then whether server or user mapping were changed.
     /// The catalogs of the present must not stay in the caches of decoding.
     fn definition_was_mended(&mut self) -> bool {
-        let lasts = self.decoder.feed().trouble_lasts();
-        if lasts < MEND_CHECK_INTERVAL || self.looked_at.elapsed() < MEND_CHECK_INTERVAL {
-            return false;
-        }
-        self.looked_at = Instant::now();
-        session::with_present_catalogs(|| self.mirror.config_has_changed())
+        let trouble_lasts = self.decoder.feed().trouble_lasts();
+        self.definition.is_due(trouble_lasts)
+            && session::with_present_catalogs(|| self.mirror.config_has_changed())
     }
 
     /// Returns whether there was anything to decode.

@@ -20,7 +20,7 @@ use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
 use super::super::{catalog, decode, labels, session, shmem};
 use super::exit;
-use super::start::Mirror;
+use super::start::{DefinitionWatch, Mirror};
 use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
@@ -54,6 +54,7 @@ type ChunkKey = (pg_sys::Oid, i32);
 
 struct Copier {
     mirror: Mirror,
+    definition: DefinitionWatch,
     snapshot: String,
     loader: Loader,
     labels: LabelSequence,
@@ -104,6 +105,7 @@ impl Copier {
             in_flight_bytes: 0,
             in_flight_limit: budget - budget / 3,
             adjusted: Vec::new(),
+            definition: DefinitionWatch::new(),
             mirror,
         }
     }
@@ -208,7 +210,7 @@ impl Copier {
         }
         if !found {
             self.loader.wait(scan::GLANCE);
-            session::leave_if_unwanted(&self.mirror.name);
+            self.definition.begin_anew_if_mended(&self.mirror, self.loader.trouble_lasts());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -76,6 +76,48 @@ impl Mirror {
     }
 }
 
+/// How often a mirror whose target cannot be reached looks whether its definition was mended.
+const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// While the target cannot be reached, a worker looks now and then whether server or user mapping were changed: it
+/// knows them as they were when it began.
+pub(super) struct DefinitionWatch {
+    looked_at: Instant,
+}
+
+impl DefinitionWatch {
+    pub(super) fn new() -> Self {
+        Self { looked_at: Instant::now() }
+    }
+
+    /// Whether it is time to look, for a target that has not been reached for so long.
+    pub(super) fn is_due(&mut self, trouble_lasts: Duration) -> bool {
+        if trouble_lasts < MEND_CHECK_INTERVAL || self.looked_at.elapsed() < MEND_CHECK_INTERVAL {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        true
+    }
+
+    /// For a worker that does not stream: looks if it is time, and ends the process when the definition was mended. What
+    /// it was about to do is begun anew by the next worker. Not inside a transaction.
+    pub(super) fn begin_anew_if_mended(&mut self, mirror: &Mirror, trouble_lasts: Duration) {
+        session::leave_if_unwanted(&mirror.name);
+        if !self.is_due(trouble_lasts) || !mirror.config_has_changed() {
+            return;
+        }
+        log_restart(&mirror.name);
+        shmem::update(&mirror.name, |slot| slot.restart_at_once = true);
+        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+        unsafe { pg_sys::proc_exit(0) }
+    }
+}
+
+/// Says why a worker ends that is started again at once.
+pub(super) fn log_restart(mirror: &str) {
+    log!("dbmazz worker of mirror \"{mirror}\" will restart because of a parameter change");
+}
+
 /// A table as the present catalogs describe it.
 pub(super) struct Described {
     pub(super) spec: Arc<TableSpec>,
@@ -122,13 +164,14 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
 pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: Option<u64>) {
     let mut unsettled = session::transaction(|| catalog::incarnation::unsettled(&mirror.name));
     unsettled.retain(|earlier| Some(earlier.incarnation) != own);
+    let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));
         let jobs = (earlier.settled_until..earlier.reserved_until).map(|number| Job::Settle {
             database: mirror.config.database.clone(),
             label: Label { mirror: mirror.name.as_str().into(), incarnation: earlier.incarnation, number },
         });
-        for outcome in loader.run_all(jobs) {
+        for outcome in loader.run_all(jobs, |trouble| definition.begin_anew_if_mended(mirror, trouble)) {
             if let Outcome::Settle(label, Err(problem)) = outcome
                 && problem != LoadError::NoFrontend
             {

@@ -268,6 +268,11 @@ impl Streamer {
         if let Some(durable) = Some(self.decoder.feed().durable_lsn()).filter(|lsn| *lsn > self.confirmed) {
             self.checkpoint(durable);
         }
+        if self.decoder.feed().is_idle() {
+            // Every number that was used has its answer and no other one will be used: the next worker need not ask.
+            let incarnation = self.decoder.feed().incarnation();
+            session::transaction(|| catalog::incarnation::remove(&self.mirror.name, incarnation));
+        }
         self.decoder.feed().shut_down();
     }
 }

@@ -38,11 +38,18 @@ as_root() {
     fi
 }
 
+# Once per run is enough.
+update_package_list() {
+    [[ -z ${package_list_is_fresh:-} ]] || return 0
+    quietly "updating the list of packages" as_root apt-get update -q
+    package_list_is_fresh=1
+}
+
 install_packages() {
     command -v apt-get >/dev/null || fail "please install these packages (their names are Debian's): $*"
     # The password, if one is asked for, must be asked before the output goes to a file.
     as_root true
-    quietly "updating the list of packages" as_root apt-get update -q
+    update_package_list
     quietly "installing $*" as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
@@ -78,6 +85,14 @@ major_of_distribution() {
     fail "this distribution has no PostgreSQL between $OLDEST_PG and $NEWEST_PG; set PG_CONFIG to one that is installed"
 }
 
+# Rust as new as it must be. A rustup without any toolchain answers nothing.
+have_rust() {
+    local version
+    version=$(rustc --version 2>/dev/null | sed -E 's/^rustc ([0-9]+\.[0-9]+).*/\1/')
+    [[ -n $version ]] && printf '%s\n' "$RUST" "$version" | sort -C -V
+}
+have_lints() { cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; }
+
 set_up_tools() {
     local missing=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
@@ -89,10 +104,21 @@ set_up_tools() {
 
 set_up_rust() {
     export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
-    if command -v cargo >/dev/null; then return; fi
-    say "installing Rust $RUST with rustup, into ${CARGO_HOME:-$HOME/.cargo}"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-        sh -s -- -y -q --no-modify-path --profile minimal -c rustfmt -c clippy --default-toolchain "$RUST"
+    if ! command -v cargo >/dev/null; then
+        say "installing Rust $RUST with rustup, into ${CARGO_HOME:-$HOME/.cargo}"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y -q --no-modify-path --profile minimal -c rustfmt -c clippy --default-toolchain "$RUST"
+    fi
+    if ! have_rust; then
+        command -v rustup >/dev/null || fail "dbmazz needs Rust $RUST or newer, and this is $(cargo --version)"
+        export RUSTUP_TOOLCHAIN=$RUST
+        have_rust || quietly "installing Rust $RUST" \
+            rustup toolchain install "$RUST" --profile minimal -c rustfmt -c clippy --no-self-update
+    fi
+    # An installation of the least kind has neither; `make lint` wants both.
+    if ! have_lints && command -v rustup >/dev/null; then
+        quietly "installing rustfmt and clippy" rustup component add rustfmt clippy
+    fi
 }
 
 set_up_postgresql() {
@@ -103,7 +129,8 @@ set_up_postgresql() {
     PG_CONFIG=${PG_CONFIG:-$(find_pg_config)}
     if ! have_server "$PG_CONFIG"; then
         if command -v apt-cache >/dev/null && ! apt-cache show postgresql >/dev/null 2>&1; then
-            quietly "updating the list of packages" as_root apt-get update -q
+            as_root true
+            update_package_list
         fi
         PG_MAJOR=$(major_of_distribution)
         missing+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
@@ -123,7 +150,9 @@ set_up_postgresql() {
 set_up_pgrx() {
     local config=${PGRX_HOME:-$HOME/.pgrx}/config.toml
     if [[ $(cargo pgrx --version 2>/dev/null) != "cargo-pgrx $PGRX" ]]; then
-        quietly "building cargo-pgrx $PGRX" cargo install cargo-pgrx --version "$PGRX" --locked
+        # Not optimized: it runs for moments, and builds in less than half the time.
+        quietly "building cargo-pgrx $PGRX" \
+            env CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug cargo-pgrx --version "$PGRX" --locked
     fi
     if ! grep -qsxF "pg$PG_MAJOR = \"$PG_CONFIG\"" "$config"; then
         quietly "telling pgrx of PostgreSQL $PG_MAJOR" cargo pgrx init "--pg$PG_MAJOR" "$PG_CONFIG"

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
+use super::compat;
 use crate::encode::OutOfRange;
 use crate::options::{self, NewTables, OnDelete, OnReject, OnStatement, Options, SlotGuardAction};
 use crate::pipeline::FlushInterval;
@@ -59,11 +60,7 @@ pub(super) fn define() {
         c"What the guard of the replication slot does when too much log is retained.",
         &SLOT_GUARD_ACTION,
     );
-    // SAFETY: the name is a constant; called while the library is loaded, as `guc.h` asks.
-    #[cfg(not(feature = "pg14"))]
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(c"dbmazz".as_ptr());
-    }
+    compat::reserve_settings_prefix(c"dbmazz");
 }
 
 fn define_numbers() {

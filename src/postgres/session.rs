@@ -5,7 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{guc, shmem};
+use super::{compat, guc, shmem};
 
 /// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
 /// that is busy; the rest would change what it sees or how its own rows are written.
@@ -19,8 +19,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    ("transaction_timeout", "0"),
     ("default_transaction_read_only", "off"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
@@ -31,7 +29,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Overrides the session's settings. The first act of every worker that has a database.
 pub(super) fn prepare() {
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.iter().chain(compat::SESSION_SETTINGS) {
         let name = CString::new(*name).unwrap_or_default();
         let value = CString::new(*value).unwrap_or_default();
         // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.

@@ -16,7 +16,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::checkpoint::{self, Checkpoint, Written};
 use super::super::catalog::event::{Event, Severity};
-use super::super::decode::{Decoder, Feed};
+use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Text};
 use super::super::{catalog, compat, labels, session, slot};
@@ -162,6 +162,7 @@ fn resume_point(mirror: &Mirror, last: &Checkpoint) -> Result<Lsn, Stop> {
 struct Streamer {
     mirror: Mirror,
     decoder: Decoder,
+    horizon: Horizon,
     /// The last checkpoint, and when it was written.
     confirmed: Lsn,
     confirmed_at: Instant,
@@ -180,6 +181,7 @@ impl Streamer {
         Self {
             mirror,
             decoder,
+            horizon: Horizon::default(),
             confirmed: from,
             confirmed_at: Instant::now(),
             sleep: SHORTEST_SLEEP,
@@ -215,7 +217,7 @@ impl Streamer {
 
     /// Returns whether there was anything to decode.
     fn turn(&mut self) -> bool {
-        let end = compat::flush_position();
+        let end = self.horizon.advance();
         let before = self.decoder.feed().received_lsn();
         let until = Instant::now() + TURN;
         let position = self.decoder.decode_records(end, |feed| feed.is_time_for_a_pause(until));

@@ -140,7 +140,8 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     };
     // SAFETY: as above; looks into system caches only.
     let (may_read, has_row_security) = unsafe {
-        let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT);
+        let may_read =
+            pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT as pg_sys::AclMode);
         let row_security = pg_sys::check_enable_rls(table.relid, mirror.row.owner, true);
         (
             may_read == pg_sys::AclResult::ACLCHECK_OK,

@@ -69,6 +69,10 @@ fn strike(pair: &mut Pair, pid: i32, blow: Blow) -> Outcome {
         Blow::Terminate => pair.source.execute(&format!("SELECT pg_terminate_backend({pid})")),
         Blow::Kill => {
             pair.source.cluster().signal(pid, "KILL")?;
+            // Until the postmaster has seen it, the server takes connections that it will cut.
+            wait_for("the session is cut", Duration::from_secs(60), || {
+                Ok(pair.source.value("SELECT 1").is_err().then_some(()))
+            })?;
             come_back(pair)
         }
     }

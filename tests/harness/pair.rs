@@ -159,6 +159,15 @@ impl Pair {
         control
     }
 
+    /// Whether the source's server is older than what a test is about; says so if it is.
+    pub(crate) fn is_before(&self, major: u32, test: &str, what: &str) -> bool {
+        let here = self.source.cluster().installation().major();
+        if here < major {
+            println!("{test}: skipped, {what} came with PostgreSQL {major}, this is {here}");
+        }
+        here < major
+    }
+
     /// Everything that an administrator could look at, for the message of a failure.
     pub(crate) fn views(&mut self) -> Outcome<String> {
         let mut text = String::new();

@@ -5,15 +5,6 @@ use std::time::Duration;
 use crate::harness::{Outcome, Pair, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
-/// Whether the server knows failover slots; says so if not.
-fn has_failover_slots(pair: &Pair, test: &str) -> bool {
-    let major = pair.source.cluster().installation().major();
-    if major < 17 {
-        println!("{test}: skipped, PostgreSQL {major} has no failover slots");
-    }
-    major >= 17
-}
-
 fn mirrored_item(pair: &mut Pair) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
     pair.start_mirror(&["item"])?;
@@ -23,7 +14,7 @@ fn mirrored_item(pair: &mut Pair) -> Outcome {
 #[test]
 fn the_slot_is_one_that_standbys_may_copy() {
     on_a_pair(|pair| {
-        if !has_failover_slots(pair, "the_slot_is_one_that_standbys_may_copy") {
+        if pair.is_before(17, "the_slot_is_one_that_standbys_may_copy", "failover slots") {
             return Ok(());
         }
         mirrored_item(pair)?;
@@ -39,7 +30,7 @@ fn the_slot_is_one_that_standbys_may_copy() {
 #[test]
 fn changes_that_a_standby_must_have_wait_until_it_has_them() {
     on_its_own_cluster(&Settings::default(), |pair| {
-        if !has_failover_slots(pair, "changes_that_a_standby_must_have_wait_until_it_has_them") {
+        if pair.is_before(17, "changes_that_a_standby_must_have_wait_until_it_has_them", "failover slots") {
             return Ok(());
         }
         mirrored_item(pair)?;

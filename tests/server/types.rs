@@ -85,6 +85,9 @@ fn copy_and_stream_deliver_every_value_alike() {
 #[test]
 fn pgoutput_delivers_every_value_like_the_copy() {
     on_a_pair(|pair| {
+        if pair.is_before(15, "pgoutput_delivers_every_value_like_the_copy", "column lists") {
+            return Ok(());
+        }
         pair.source.execute(&format!(
             "CREATE TABLE every_type ({COLUMNS}, secret text); {}",
             insert("every_type", 1)
@@ -117,6 +120,9 @@ fn pgoutput_delivers_every_value_like_the_copy() {
 #[test]
 fn a_row_filter_inserts_and_deletes_rows_that_cross_it() {
     on_a_pair(|pair| {
+        if pair.is_before(15, "a_row_filter_inserts_and_deletes_rows_that_cross_it", "row filters") {
+            return Ok(());
+        }
         pair.source.execute(
             "CREATE TABLE item (id int, shown bool NOT NULL, v text, PRIMARY KEY (id, shown));
              INSERT INTO item SELECT n, n % 2 = 0, 'v' || n FROM generate_series(1, 100) n;

@@ -16,7 +16,10 @@ use serde_json::{Map, Value};
 mod choice;
 mod units;
 
-pub use choice::{Choice, NewTables, OnDelete, OnOutOfRange, OnReject, OnStatement, SlotGuardAction};
+pub use choice::{Choice, NewTables, OnDelete, OnReject, OnStatement, SlotGuardAction};
+
+use crate::encode::OutOfRange;
+use crate::pipeline::FlushInterval;
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 /// Every option there is, in the order of the documentation.
@@ -60,43 +63,6 @@ pub const SNAPSHOT_CHUNK_SIZE: RangeInclusive<u64> = 64 << 10..=1 << 40;
 /// Bytes per second, and bytes of retained log; zero switches either off.
 pub const ANY_SIZE: RangeInclusive<u64> = 0..=1 << 50;
 
-/// How long committed changes wait for more before they are loaded.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum FlushInterval {
-    /// Set for the mirror: kept as it is.
-    Fixed(Duration),
-    /// The server's default: stretched while the mirror would make more than five loads per second.
-    Adaptive(Duration),
-}
-
-impl FlushInterval {
-    /// The interval without any stretching.
-    pub const fn base(self) -> Duration {
-        match self {
-            Self::Fixed(time) | Self::Adaptive(time) => time,
-        }
-    }
-}
-
-impl From<FlushInterval> for crate::pipeline::FlushInterval {
-    fn from(interval: FlushInterval) -> Self {
-        match interval {
-            FlushInterval::Fixed(time) => Self::Fixed(time),
-            FlushInterval::Adaptive(time) => Self::Adaptive(time),
-        }
-    }
-}
-
-impl From<OnOutOfRange> for crate::encode::OutOfRange {
-    fn from(policy: OnOutOfRange) -> Self {
-        match policy {
-            OnOutOfRange::Error => Self::Error,
-            OnOutOfRange::Null => Self::Null,
-            OnOutOfRange::Clamp => Self::Clamp,
-        }
-    }
-}
-
 /// All options of one mirror.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
@@ -123,7 +89,7 @@ pub struct Options {
     /// What becomes of a changed definition.
     pub on_ddl: OnStatement,
     /// What becomes of a value that the target cannot hold.
-    pub on_out_of_range: OnOutOfRange,
+    pub on_out_of_range: OutOfRange,
     /// What becomes of a table with a refused row.
     pub on_reject: OnReject,
     /// What becomes of tables that are created later.
@@ -156,7 +122,7 @@ impl Default for Options {
             on_delete: OnDelete::default(),
             on_truncate: OnStatement::default(),
             on_ddl: OnStatement::default(),
-            on_out_of_range: OnOutOfRange::default(),
+            on_out_of_range: OutOfRange::default(),
             on_reject: OnReject::default(),
             new_tables: NewTables::default(),
             metadata_columns: false,
@@ -421,7 +387,7 @@ mod tests {
         assert_eq!(options.flush_interval, FlushInterval::Fixed(Duration::from_millis(200)));
         assert_eq!((options.batch_max_rows, options.memory_limit, options.load_threads), (5, 1 << 30, 2));
         assert_eq!(options.on_truncate, OnStatement::Ignore);
-        assert_eq!(options.on_out_of_range, OnOutOfRange::Clamp);
+        assert_eq!(options.on_out_of_range, OutOfRange::Clamp);
         assert_eq!(options.table_map["sales.orders"], "sales_orders");
         assert_eq!(options.column_map["public.orders.total"], "DECIMAL(20,4)");
     }

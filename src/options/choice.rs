@@ -1,5 +1,7 @@
 //! Options that are one word of a few: what to do in a case.
 
+use crate::encode::OutOfRange;
+
 /// A word of an option.
 pub trait Choice: Copy + PartialEq + Sized + 'static {
     /// All words, the default first.
@@ -31,18 +33,6 @@ pub enum OnStatement {
     Ignore,
     /// The table goes to state `e`.
     Error,
-}
-
-/// What becomes of a value that the target cannot hold.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum OnOutOfRange {
-    /// The table goes to state `e`.
-    #[default]
-    Error,
-    /// NULL takes its place.
-    Null,
-    /// The nearest value that fits takes its place.
-    Clamp,
 }
 
 /// What becomes of a table with a row that the target refuses.
@@ -86,7 +76,7 @@ impl Choice for OnStatement {
         &[("apply", Self::Apply), ("ignore", Self::Ignore), ("error", Self::Error)];
 }
 
-impl Choice for OnOutOfRange {
+impl Choice for OutOfRange {
     const WORDS: &'static [(&'static str, Self)] =
         &[("error", Self::Error), ("null", Self::Null), ("clamp", Self::Clamp)];
 }

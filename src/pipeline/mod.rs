@@ -25,7 +25,7 @@
 //! * A change that is refused ([`PushError`]) changes nothing.
 //!
 //! The caller asks [`Pipeline::has_room`] after each change, or each few of them, and if there is none seals everything
-//! and waits for loads to finish. A change of a table's columns and TRUNCATE: `seal_table`, wait until
+//! and waits for loads to finish until there is [ample room](Pipeline::has_ample_room). A change of a table's columns and TRUNCATE: `seal_table`, wait until
 //! [`Pipeline::is_drained`], then act at the target.
 //!
 //! Memory: what counts is [`Pipeline::queued_bytes`], the bytes of open, sealed and travelling buffers, replaced rows
@@ -346,9 +346,16 @@ impl Pipeline {
         self.shared.checkpoint.durable()
     }
 
-    /// Whether more changes may come. When not: seal all, hand out loads, wait for one to finish.
+    /// Whether more changes may come. When not: seal all, hand out loads, wait until there is [ample
+    /// room](Self::has_ample_room).
     pub const fn has_room(&self) -> bool {
         self.shared.held_bytes < self.shared.limits.memory_limit
+    }
+
+    /// Whether it is time to go on once there was no room. Not as soon as one load is finished: what it left would be
+    /// filled, sealed and waited for again, so that each load became as small as the smallest one before it.
+    pub const fn has_ample_room(&self) -> bool {
+        self.shared.held_bytes <= self.shared.limits.memory_limit / 2
     }
 
     /// Bytes encoded or queued and not yet acknowledged.

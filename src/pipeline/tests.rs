@@ -409,6 +409,28 @@ fn memory_is_free_again_when_loads_are_finished() {
 }
 
 #[test]
+fn room_is_ample_when_half_of_the_memory_is_free() {
+    let mut bench = Bench::new(Limits { memory_limit: 2000, ..limits() });
+    for id in 0..100 {
+        if !bench.pipeline.has_room() {
+            break;
+        }
+        // A small load at first, then one that fills the memory.
+        bench.upsert(whole(id, 1));
+        if id == 0 {
+            bench.pipeline.seal_all();
+        }
+    }
+    bench.pipeline.seal_all();
+    let small = bench.load().unwrap().label.number;
+    bench.pipeline.finished(small);
+    assert!(bench.pipeline.has_room() && !bench.pipeline.has_ample_room());
+    let large = bench.load().unwrap().label.number;
+    bench.pipeline.finished(large);
+    assert!(bench.pipeline.has_ample_room());
+}
+
+#[test]
 fn removed_table_holds_nothing_back_but_its_load_under_way() {
     let mut bench = Bench::new(limits());
     bench.upsert(whole(1, 1));

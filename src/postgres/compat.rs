@@ -3,6 +3,21 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::decode;
+
+/// Settings of every worker's session that not all versions have.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub(super) const SESSION_SETTINGS: &[(&str, &str)] = &[];
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub(super) const SESSION_SETTINGS: &[(&str, &str)] = &[("transaction_timeout", "0")];
+
+/// Row filter and column list of the row `r` of `pg_publication_rel`. They came with 15.
+#[cfg(feature = "pg14")]
+pub(super) const PUBLICATION_FILTERS: &str = "NULL::pg_catalog.text, NULL::pg_catalog.text";
+#[cfg(not(feature = "pg14"))]
+pub(super) const PUBLICATION_FILTERS: &str = "r.prqual::pg_catalog.text, r.prattrs::pg_catalog.text";
 
 /// This process' number in the array of processes, by which others find its latch.
 pub(super) fn my_proc_number() -> i32 {
@@ -28,6 +43,10 @@ pub(super) fn set_latch_of(proc_number: i32) {
 }
 
 /// Creates a logical slot that is dropped by itself when this process ends before it is made persistent.
+///
+/// From 17 on it is one that standbys may keep a copy of, for the mirror to go on after a failover. That takes no
+/// setting here, only a server that is not in recovery; whether standbys do it is theirs to say
+/// (`sync_replication_slots`).
 ///
 /// # Safety
 ///
@@ -78,6 +97,43 @@ pub(super) fn flush_position() -> crate::lsn::Lsn {
         #[cfg(not(feature = "pg14"))]
         return crate::lsn::Lsn(pg_sys::GetFlushRecPtr(std::ptr::null_mut()));
     }
+}
+
+/// Whether all standbys that `synchronized_standby_slots` names have the log up to `lsn`, so that nothing up to there
+/// is lost with this server. Before 17 there is no such setting.
+///
+/// What keeps a standby from having it, if that is more than a moment, is reported at `level`.
+#[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+pub(super) fn standbys_have(_lsn: crate::lsn::Lsn, _level: PgLogLevel) -> bool {
+    true
+}
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub(super) fn standbys_have(lsn: crate::lsn::Lsn, level: PgLogLevel) -> bool {
+    // SAFETY: reads shared memory and a setting.
+    unsafe { pg_sys::StandbySlotsHaveCaughtup(lsn.0, level as i32) }
+}
+
+/// Called by the server now and then in long stretches that give the output plugin nothing to write.
+#[cfg(feature = "pg14")]
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn update_progress(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    _lsn: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+) {
+    // SAFETY: called by the server with its own context.
+    unsafe { decode::breathe(ctx) }
+}
+#[cfg(not(feature = "pg14"))]
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn update_progress(
+    ctx: *mut pg_sys::LogicalDecodingContext,
+    _lsn: pg_sys::XLogRecPtr,
+    _xid: pg_sys::TransactionId,
+    _skipped: bool,
+) {
+    // SAFETY: called by the server with its own context.
+    unsafe { decode::breathe(ctx) }
 }
 
 /// The tuples of an UPDATE, INSERT or DELETE in the reorder buffer; null where there is none.
@@ -172,5 +228,46 @@ pub(super) unsafe fn relfilenode(relation: pg_sys::Relation) -> pg_sys::Oid {
         return (*relation).rd_node.relNode;
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
         return (*relation).rd_locator.relNumber;
+    }
+}
+
+/// The index of the primary key, if it is not deferrable.
+///
+/// # Safety
+///
+/// `relation` is open.
+pub(super) unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return pg_sys::RelationGetPrimaryKeyIndex(relation);
+        #[cfg(feature = "pg18")]
+        return pg_sys::RelationGetPrimaryKeyIndex(relation, false);
+    }
+}
+
+/// Whether a role has rights on a foreign server.
+pub(super) fn foreign_server_aclcheck(
+    server: pg_sys::Oid,
+    role: pg_sys::Oid,
+    rights: pg_sys::AclMode,
+) -> pg_sys::AclResult::Type {
+    // SAFETY: looks into the system cache.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::pg_foreign_server_aclcheck(server, role, rights);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::object_aclcheck(pg_sys::ForeignServerRelationId, server, role, rights);
+    }
+}
+
+/// Tells the server that all settings of this prefix have been defined: others are mistakes.
+pub(super) fn reserve_settings_prefix(prefix: &CStr) {
+    // SAFETY: called while the library is loaded, as `guc.h` asks; the name is copied.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
     }
 }

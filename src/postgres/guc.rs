@@ -11,9 +11,10 @@ use std::time::Duration;
 use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
-use crate::options::{
-    self, FlushInterval, NewTables, OnDelete, OnOutOfRange, OnReject, OnStatement, Options, SlotGuardAction,
-};
+use super::compat;
+use crate::encode::OutOfRange;
+use crate::options::{self, NewTables, OnDelete, OnReject, OnStatement, Options, SlotGuardAction};
+use crate::pipeline::FlushInterval;
 
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1_000);
@@ -27,7 +28,7 @@ static SNAPSHOT_MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ON_DELETE: GucSetting<OnDelete> = GucSetting::<OnDelete>::new(OnDelete::Delete);
 static ON_TRUNCATE: GucSetting<OnStatement> = GucSetting::<OnStatement>::new(OnStatement::Apply);
 static ON_DDL: GucSetting<OnStatement> = GucSetting::<OnStatement>::new(OnStatement::Apply);
-static ON_OUT_OF_RANGE: GucSetting<OnOutOfRange> = GucSetting::<OnOutOfRange>::new(OnOutOfRange::Error);
+static ON_OUT_OF_RANGE: GucSetting<OutOfRange> = GucSetting::<OutOfRange>::new(OutOfRange::Error);
 static ON_REJECT: GucSetting<OnReject> = GucSetting::<OnReject>::new(OnReject::Stop);
 static NEW_TABLES: GucSetting<NewTables> = GucSetting::<NewTables>::new(NewTables::Ignore);
 static METADATA_COLUMNS: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -59,11 +60,7 @@ pub(super) fn define() {
         c"What the guard of the replication slot does when too much log is retained.",
         &SLOT_GUARD_ACTION,
     );
-    // SAFETY: the name is a constant; called while the library is loaded, as `guc.h` asks.
-    #[cfg(not(feature = "pg14"))]
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(c"dbmazz".as_ptr());
-    }
+    compat::reserve_settings_prefix(c"dbmazz");
 }
 
 fn define_numbers() {
@@ -265,10 +262,10 @@ words!(
     c"error" => OnStatement::Error,
 );
 words!(
-    OnOutOfRange,
-    c"error" => OnOutOfRange::Error,
-    c"null" => OnOutOfRange::Null,
-    c"clamp" => OnOutOfRange::Clamp,
+    OutOfRange,
+    c"error" => OutOfRange::Error,
+    c"null" => OutOfRange::Null,
+    c"clamp" => OutOfRange::Clamp,
 );
 words!(OnReject, c"stop" => OnReject::Stop, c"continue" => OnReject::Continue);
 words!(NewTables, c"ignore" => NewTables::Ignore, c"add" => NewTables::Add);

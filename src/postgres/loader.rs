@@ -96,8 +96,13 @@ impl Loader {
         latch::wait(Some(&self.waker), timeout);
     }
 
-    /// Runs jobs to their end, as many at once as there are threads; outcomes come in any order.
-    pub(super) fn run_all(&mut self, jobs: impl IntoIterator<Item = Job>) -> Vec<Outcome> {
+    /// Runs jobs to their end, as many at once as there are threads; outcomes come in any order. After each wait
+    /// `meanwhile` is told how long the target has not been reached: it may end the process.
+    pub(super) fn run_all(
+        &mut self,
+        jobs: impl IntoIterator<Item = Job>,
+        mut meanwhile: impl FnMut(Duration),
+    ) -> Vec<Outcome> {
         let mut jobs = jobs.into_iter().peekable();
         let mut running = 0;
         let mut held = None;
@@ -118,15 +123,18 @@ impl Loader {
                     running -= 1;
                     outcomes.push(outcome);
                 }
-                None => self.wait(Duration::from_secs(1)),
+                None => {
+                    self.wait(Duration::from_secs(1));
+                    meanwhile(self.trouble_lasts());
+                }
             }
         }
         outcomes
     }
 
-    /// Runs one job to its end.
-    pub(super) fn run(&mut self, job: Job) -> Outcome {
-        self.run_all([job]).pop().unwrap_or_else(|| error!("could not run a job: it was lost"))
+    /// Runs one job to its end, as [`Self::run_all`].
+    pub(super) fn run(&mut self, job: Job, meanwhile: impl FnMut(Duration)) -> Outcome {
+        self.run_all([job], meanwhile).pop().unwrap_or_else(|| error!("could not run a job: it was lost"))
     }
 
     /// Ends the threads; requests in flight are cut.

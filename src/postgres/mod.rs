@@ -7,6 +7,7 @@
 //! * `scan`: block ranges of a table, from pages to rows in a load.
 //! * `tuple`: a tuple becomes values; decode and scan meet here.
 //! * `shmem`: what the processes tell each other.
+//! * `labels`: numbers for loads, reserved before they are used.
 //! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
 //!
 //! Only the main thread of a process comes here; load threads live in `sink` and know none of this.
@@ -21,6 +22,7 @@ mod compat;
 mod decode;
 mod ffi;
 mod guc;
+mod labels;
 mod latch;
 mod loader;
 mod lsn_datum;

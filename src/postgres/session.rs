@@ -3,8 +3,9 @@
 use std::ffi::CString;
 
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
-use super::{guc, shmem};
+use super::{compat, guc, shmem};
 
 /// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
 /// that is busy; the rest would change what it sees or how its own rows are written.
@@ -18,8 +19,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    ("transaction_timeout", "0"),
     ("default_transaction_read_only", "off"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
@@ -30,7 +29,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Overrides the session's settings. The first act of every worker that has a database.
 pub(super) fn prepare() {
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.iter().chain(compat::SESSION_SETTINGS) {
         let name = CString::new(*name).unwrap_or_default();
         let value = CString::new(*value).unwrap_or_default();
         // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.
@@ -84,6 +83,23 @@ pub(super) fn reload_configuration_if_asked() {
 /// Whether a mirror is not meant to have a worker at the moment.
 pub(super) fn is_unwanted(mirror: &str) -> bool {
     !guc::enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
+}
+
+/// Whether the mirror is still meant to run; a worker that finds it is not ends at once.
+pub(super) fn leave_if_unwanted(mirror: &str) {
+    if is_unwanted(mirror) {
+        log!("dbmazz worker of mirror \"{mirror}\" will stop because the mirror was disabled");
+        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+        unsafe { pg_sys::proc_exit(0) }
+    }
+}
+
+/// Ends a worker that cannot reach its target, so that another one reads server and user mapping again. Nothing is lost:
+/// the checkpoint is where it was.
+pub(super) fn leave_to_look_again(mirror: &str) {
+    log!("dbmazz worker of mirror \"{mirror}\" will restart because its target cannot be reached");
+    // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+    unsafe { pg_sys::proc_exit(0) }
 }
 
 /// Runs `body`, which reads catalogs as they are now, in a process that decodes: what it leaves in the caches must not be

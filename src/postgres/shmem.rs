@@ -138,6 +138,27 @@ pub(crate) struct Holder {
     pub(crate) leave: bool,
 }
 
+/// Processes that can help one mirror at a time: the holder and the most snapshot workers that an option allows.
+const MAX_HELPERS: usize = 65;
+
+/// The processes that help a mirror's worker. They outlive it for a moment when it fails, and must be gone before
+/// another one begins anew: what they load would be of an older snapshot.
+#[derive(Clone, Copy)]
+pub(crate) struct Helpers([i32; MAX_HELPERS]);
+
+impl Default for Helpers {
+    fn default() -> Self {
+        Self([0; MAX_HELPERS])
+    }
+}
+
+impl Helpers {
+    /// Their process numbers.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
+        self.0.iter().copied().filter(|pid| *pid != 0)
+    }
+}
+
 /// Figures of a running mirror, for the views. Totals count since the worker's start.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Progress {
@@ -178,6 +199,10 @@ pub(crate) struct MirrorSlot {
     pub(crate) pid: i32,
     /// Where the worker's latch is (`PGPROC` number), valid while `pid` is set.
     pub(crate) proc_number: i32,
+    /// Counts the workers that the mirror has had. A helper belongs to the one that started it.
+    pub(crate) generation: u64,
+    /// Holder and snapshot workers.
+    pub(crate) helpers: Helpers,
     /// Where the worker is in its life.
     pub(crate) state: MirrorState,
     /// Why it is in trouble, or was last.
@@ -295,6 +320,26 @@ pub(crate) fn place_of(mirror: &str) -> Option<usize> {
 /// Changes the slot at a place, when it belongs to a mirror. For callbacks at a process' end.
 pub(crate) fn update_at<T>(place: usize, change: impl FnOnce(&mut MirrorSlot) -> T) -> Option<T> {
     SHARED.exclusive().mirrors.get_mut(place).filter(|slot| slot.in_use).map(change)
+}
+
+/// Puts this process among the helpers of a mirror. Not when the worker that started it is gone, or there is no room.
+pub(crate) fn join_helpers(mirror: &str, generation: u64, pid: i32) -> bool {
+    let joined = update(mirror, |slot| {
+        let free = slot.helpers.0.iter_mut().find(|place| **place == 0);
+        match free {
+            Some(place) if slot.generation == generation && slot.pid != 0 => {
+                *place = pid;
+                true
+            }
+            _ => false,
+        }
+    });
+    joined == Some(true)
+}
+
+/// Takes this process from among the helpers. For callbacks at a process' end.
+pub(crate) fn leave_helpers(place: usize, pid: i32) {
+    update_at(place, |slot| slot.helpers.0.iter_mut().filter(|it| **it == pid).for_each(|it| *it = 0));
 }
 
 /// No slot of shared memory is free for another mirror.

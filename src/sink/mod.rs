@@ -109,8 +109,10 @@ pub enum LabelFate {
 pub enum TableMatch {
     /// It was missing and has been created.
     Created,
-    /// It was there, and loads of the mirror fit into it.
+    /// It was there, and loads of the mirror fit into it. It is empty, or was made by a mirror.
     Fits,
+    /// It was there and fits, but it has rows, and no mirror made it: a copy must not empty it.
+    Occupied,
     /// It was there, and is another table; the text says how it differs.
     Differs(String),
 }

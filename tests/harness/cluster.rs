@@ -87,9 +87,11 @@ impl Cluster {
         &self.installation
     }
 
-    /// A client program of the same installation, with host, port and user set.
+    /// A client program with host, port and user set: of the same installation, or, where that has none, the one on
+    /// the path.
     pub(crate) fn client_program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.installation.program(name));
+        let own = self.installation.program(name);
+        let mut command = Command::new(if own.is_file() { own } else { PathBuf::from(name) });
         command.env_remove("PGOPTIONS").env("PGHOST", "127.0.0.1").env("PGUSER", "postgres");
         command.env("PGPORT", self.port().to_string());
         command

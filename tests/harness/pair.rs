@@ -191,7 +191,9 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let views = self.views().unwrap_or_else(|failure| format!("(no views: {failure})"));
+            // The server may have restarted its processes meanwhile, and ours with them.
+            let views = self.views().or_else(|_| self.source.reconnect().and_then(|()| self.views()));
+            let views = views.unwrap_or_else(|failure| format!("(no views: {failure})"));
             eprintln!("{views}--- end of the server's log\n{}", self.source.cluster().end_of_log());
         }
         // A test may have stopped its server, or dropped the extension: then there is nothing to let go of.

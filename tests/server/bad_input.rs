@@ -3,7 +3,7 @@
 
 use postgres::error::DbError;
 
-use crate::harness::{Outcome, Pair};
+use crate::harness::{Fault, Outcome, Pair};
 use crate::{on_a_pair, shared_cluster};
 
 /// The error of a start, which must not have left anything.
@@ -278,6 +278,27 @@ fn an_fe_that_does_not_answer_is_refused() {
         let error = refused(pair, "tables => ARRAY['item']::regclass[]", "{}")?;
         assert_clear(&error, &["08006", "08001"], &["127.0.0.1:1"]);
         Ok(())
+    });
+}
+
+/// The frontend answers and redirects; where it leads to, nobody listens.
+#[test]
+fn a_backend_that_does_not_answer_is_refused() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("backend down") else { return Ok(()) };
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
+        control.set(&Fault::lasting("close_be"))?;
+        let error = refused(pair, "tables => ARRAY['item']::regclass[]", "{}")?;
+        assert_clear(&error, &["08006"], &["backend", "backend_host"]);
+        assert!(error.hint().is_some(), "{}", text_of(&error));
+        assert!(!pair.target.has("item")?);
+        let checks = "SELECT check_name, hint IS NOT NULL FROM dbmazz_check_mirror('starrocks', ARRAY['item']::regclass[])";
+        let failed = pair.source.rows(&format!("{checks} WHERE NOT ok"))?;
+        assert_eq!(failed, vec![vec![Some("backend".to_owned()), Some("t".to_owned())]]);
+        control.clear()?;
+        assert!(pair.source.rows(&format!("{checks} WHERE NOT ok"))?.is_empty());
+        pair.start_mirror(&["item"])?;
+        pair.wait()
     });
 }
 

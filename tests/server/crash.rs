@@ -2,9 +2,12 @@
 //!
 //! `DBMAZZ_TEST_SECONDS` sets how long each load lasts (10 by default, 60 in `make test-long`).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Control, Fault, Outcome, Pair, Pgbench, Random, Settings, StopMode, wait_for};
+use crate::harness::{
+    Control, Fault, Outcome, Pair, Pgbench, Random, Settings, StopMode, wait_for, wait_until,
+};
 use crate::on_its_own_cluster;
 
 /// Those with a primary key; `pgbench_history` has none and is not mirrored.
@@ -63,15 +66,32 @@ enum Blow {
     Kill,
 }
 
-fn strike(pair: &mut Pair, pid: i32, blow: Blow) -> Outcome {
-    match blow {
-        Blow::Cancel => pair.source.execute(&format!("SELECT pg_cancel_backend({pid})")),
-        Blow::Terminate => pair.source.execute(&format!("SELECT pg_terminate_backend({pid})")),
-        Blow::Kill => {
-            pair.source.cluster().signal(pid, "KILL")?;
-            come_back(pair)
+/// Strikes some process of this kind. Returns when the server, if it had to restart its processes, takes connections.
+fn strike(pair: &mut Pair, backend_type: &str, blow: Blow) -> Outcome {
+    // A process may end by itself before the blow comes; then another one is struck.
+    wait_for(&format!("a process \"{backend_type}\" is struck"), Duration::from_secs(60), || {
+        let pid = pid_of(pair, backend_type)?;
+        match blow {
+            Blow::Cancel => pair.source.is_true(&format!("SELECT pg_cancel_backend({pid})")),
+            Blow::Terminate => pair.source.is_true(&format!("SELECT pg_terminate_backend({pid})")),
+            Blow::Kill => kill(pair, pid),
         }
+        .map(|hit| hit.then_some(()))
+    })
+}
+
+/// Returns whether there was such a process to kill.
+fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
+    if pair.source.cluster().signal(pid, "KILL").is_err() {
+        return Ok(false);
     }
+    // The postmaster asks for its remains and ends the other processes in one go. As long as they lie there, a
+    // connection may still be made, and would be taken away at once.
+    wait_until("the postmaster has noticed", Duration::from_secs(30), || {
+        Ok(!Path::new("/proc").join(pid.to_string()).exists())
+    })?;
+    come_back(pair)?;
+    Ok(true)
 }
 
 /// Waits until the server takes connections again.
@@ -99,12 +119,11 @@ fn survives(name: &str, backend_type: &str, blow: Blow) {
         let mut writing = under_load(pair)?;
         for _ in 0..3 {
             let before = pair.source.value("SELECT sum(tbalance) FROM pgbench_tellers")?;
-            let pid = pid_of(pair, backend_type)?;
             // A random number of looks at tables that change: a random moment, without a fixed pause.
             for _ in 0..random.below(40) {
                 pair.source.value("SELECT count(*) FROM pgbench_tellers")?;
             }
-            strike(pair, pid, blow)?;
+            strike(pair, backend_type, blow)?;
             keep_writing(pair, &mut writing, until)?;
             wait_for("clients write", Duration::from_secs(60), || {
                 keep_writing(pair, &mut writing, until)?;
@@ -153,8 +172,7 @@ fn copy_survives(name: &str, backend_type: &str, blow: Blow) {
         let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), seconds())?;
         slow_down(pair)?;
         pair.start_mirror_with(&format!("tables => {}", tables()), SMALL)?;
-        let pid = pid_of(pair, backend_type)?;
-        strike(pair, pid, blow)?;
+        strike(pair, backend_type, blow)?;
         speed_up(pair)?;
         writing.join()?;
         pair.wait_and_compare(&TABLES)

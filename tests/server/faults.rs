@@ -96,27 +96,6 @@ fn a_backend_that_refuses_connections_is_retried() {
 }
 
 #[test]
-fn a_backend_that_is_down_at_the_start_is_told_and_waited_for() {
-    on_a_pair(|pair| {
-        let Some(control) = pair.control("backend down at the start") else { return Ok(()) };
-        pair.source.execute(
-            "CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (0, 'first')",
-        )?;
-        control.set(&Fault::lasting("close_be"))?;
-        // The frontend answers, so a preflight cannot know; if it does, it must say so.
-        if let Err(failure) = pair.start_mirror(&["item"]) {
-            assert!(failure.message().contains("08"), "{failure}");
-            control.clear()?;
-            pair.start_mirror(&["item"])?;
-        } else {
-            wait_until_retrying(pair, &["could not", "connect", "refused", "closed", "reset"])?;
-            control.clear()?;
-        }
-        pair.wait_and_compare(&["item"])
-    });
-}
-
-#[test]
 fn a_redirect_to_a_dead_host_is_retried() {
     survives(
         "dead host",

@@ -11,14 +11,18 @@ mod bad_input;
 mod bad_server;
 mod catalog_caches;
 mod crash;
+mod failover;
 mod faults;
 mod first_mirror;
+mod handover;
+mod large_transactions;
 mod lifecycle;
 mod own_tools;
 mod random_changes;
 mod readme;
 mod refusal;
 mod shutdown;
+mod slot;
 mod types;
 mod views;
 

@@ -39,3 +39,17 @@ fn the_quick_start_runs_as_printed() -> Outcome {
     let compared = pair.compare(&crate::harness::Comparison::of("orders"));
     compared.and_then(|()| pair.compare(&crate::harness::Comparison::of("customers")))
 }
+
+#[test]
+fn a_server_without_replication_num_suits_a_target_with_one_backend() -> Outcome {
+    let mut pair = Pair::without_server(&shared_cluster(), StarRocks::start()?)?;
+    let options = pair.server_options();
+    let options = options.replace(", replication_num '1'", "");
+    assert!(!options.contains("replication_num"));
+    pair.create_server("starrocks", &options)?;
+    pair.source
+        .execute("CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, 'one')")?;
+    pair.start_mirror(&["item"])?;
+    pair.source.execute("INSERT INTO item VALUES (2, 'two')")?;
+    pair.wait_and_compare(&["item"])
+}

@@ -34,9 +34,16 @@ fn a_value_out_of_range_puts_its_table_in_error_and_nothing_else() {
             .source
             .value("SELECT last_error FROM dbmazz_stat_table WHERE relation = 'measure'::regclass")?;
         assert!(reason.contains("column \"f\"") && reason.contains("range"), "{reason}");
+        let shown = pair.stat("last_error")?.unwrap_or_default();
+        assert!(shown.contains("measure") && shown.contains("column \"f\""), "{shown}");
+        let behind_it = pair.source.value("SELECT pg_current_wal_insert_lsn()")?;
         pair.source.execute("INSERT INTO other VALUES (7)")?;
-        let other = wait_until("the other table goes on", PATIENCE, || Ok(pair.target.count("other")? == 1));
-        other?;
+        wait_until("the other table goes on", PATIENCE, || Ok(pair.target.count("other")? == 1))?;
+        let advanced = format!(
+            "SELECT confirmed_flush_lsn > '{behind_it}' FROM pg_replication_slots WHERE slot_name = 'dbmazz_{}'",
+            pair.mirror()
+        );
+        wait_until("the slot goes on", PATIENCE, || pair.source.is_true(&advanced))?;
         let wait = format!("SELECT dbmazz_wait_mirror('{}', timeout => '500 ms')", pair.mirror());
         assert!(!pair.source.is_true(&wait)?, "a mirror with a table in error is not in step");
         pair.source.execute("DELETE FROM measure WHERE id = 2")?;
@@ -63,10 +70,17 @@ fn a_value_out_of_range_becomes_null_when_that_was_asked_for() {
 fn a_value_out_of_range_is_clamped_when_that_was_asked_for() {
     on_a_pair(|pair| {
         measured(pair, r#"{"on_out_of_range": "clamp"}"#)?;
-        pair.source.execute("INSERT INTO measure VALUES (2, 1, 'infinity')")?;
+        pair.source.execute(
+            "INSERT INTO measure VALUES (2, 'Infinity', 'infinity'), (3, '-Infinity', '-infinity')",
+        )?;
         pair.wait()?;
         let table = pair.target.table("measure");
-        assert_eq!(pair.target.value(&format!("SELECT d FROM {table} WHERE id = 2"))?, "9999-12-31");
+        let days = pair.target.rows(&format!("SELECT d FROM {table} WHERE id > 1 ORDER BY id"))?;
+        let expected = ["9999-12-31", "0000-01-01"].map(|day| vec![Some(day.to_owned())]).to_vec();
+        assert_eq!(days, expected);
+        let numbers =
+            format!("SELECT count(*) FROM {table} WHERE f > 1.7e308 AND id = 2 OR f < -1.7e308 AND id = 3");
+        assert_eq!(pair.target.value(&numbers)?, "2");
         Ok(())
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Database, Outcome, Pair, Pgbench, Settings, StopMode, wait_until};
+use crate::harness::{Cluster, Database, Fault, Outcome, Pair, Pgbench, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster, shared_cluster};
 
 /// Longest time of a fast stop while clients write.
@@ -72,17 +72,40 @@ fn a_target_that_hangs_does_not_hold_up_a_fast_stop() {
     on_its_own_cluster(&Settings::default(), |pair| {
         let Some(control) = pair.control("fast stop with a hanging target") else { return Ok(()) };
         mirrored_accounts(pair)?;
-        control.set(&crate::harness::Fault::lasting("hang"))?;
-        pair.source.execute("UPDATE pgbench_accounts SET abalance = 1 WHERE aid < 1000")?;
+        control.set(&Fault::lasting("hang"))?;
+        let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), 60)?;
         wait_until("a load hangs", Duration::from_secs(60), || {
             Ok(pair.stat("queued_bytes")?.as_deref() != Some("0"))
+        })?;
+        let took = pair.source.cluster().stop(StopMode::Fast)?;
+        assert!(took < UNDER_LOAD, "{took:?}");
+        writing.join()?;
+        control.clear()?;
+        pair.source.cluster().start_again()?;
+        pair.source.reconnect()?;
+        pair.wait_and_compare(&["pgbench_accounts", "pgbench_tellers", "pgbench_branches"])
+    });
+}
+
+#[test]
+fn a_worker_that_waits_within_a_transaction_does_not_hold_up_a_fast_stop() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        let Some(control) = pair.control("fast stop within a transaction") else { return Ok(()) };
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY, v text)")?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"memory_limit": "1MB"}"#)?;
+        pair.wait()?;
+        control.set(&Fault::lasting("hang"))?;
+        pair.source
+            .execute("INSERT INTO item SELECT n, repeat('v', 50) FROM generate_series(1, 100000) n")?;
+        wait_until("memory is full", Duration::from_secs(60), || {
+            pair.stat("queued_bytes > 600000").map(|full| full.as_deref() == Some("t"))
         })?;
         let took = pair.source.cluster().stop(StopMode::Fast)?;
         assert!(took < UNDER_LOAD, "{took:?}");
         control.clear()?;
         pair.source.cluster().start_again()?;
         pair.source.reconnect()?;
-        pair.wait_and_compare(&["pgbench_accounts"])
+        pair.wait_and_compare(&["item"])
     });
 }
 

@@ -1,9 +1,12 @@
 //! What an administrator looks at.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::harness::{Outcome, Pair, wait_until};
+use crate::harness::{Fault, Outcome, Pair, wait_until};
 use crate::on_a_pair;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const VIEWS: &[(&str, &str)] = &[
     (
@@ -101,20 +104,39 @@ fn stat_table_counts_changes_and_rows() {
     });
 }
 
+/// What `pg_stat_activity` calls our processes at the moment, without those of other tests.
+fn processes(pair: &mut Pair) -> Outcome<BTreeSet<String>> {
+    let rows = pair.source.rows(
+        "SELECT DISTINCT backend_type FROM pg_stat_activity
+         WHERE backend_type LIKE 'dbmazz %' AND (datname = current_database() OR datname IS NULL)",
+    )?;
+    Ok(rows.into_iter().flatten().flatten().collect())
+}
+
 #[test]
-fn the_slot_never_leads_the_checkpoint() {
+fn processes_are_named_after_what_they_do() {
     on_a_pair(|pair| {
-        mirrored_items(pair)?;
-        for n in 0..20 {
-            pair.source.execute(&format!("UPDATE item SET v = '{n}'"))?;
-            pair.wait()?;
-            let ahead = pair.source.value(&format!(
-                "SELECT s.confirmed_flush_lsn > c.confirmed_lsn FROM dbmazz.checkpoint c
-                 JOIN pg_replication_slots s ON s.slot_name = 'dbmazz_' || c.mirror WHERE c.mirror = '{}'",
-                pair.mirror()
-            ))?;
-            assert_eq!(ahead, "f");
-        }
+        let Some(control) = pair.control("names of processes") else { return Ok(()) };
+        pair.source.execute(
+            "CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item SELECT generate_series(1, 10)",
+        )?;
+        control.set(&Fault::lasting("hang").on_table("item"))?;
+        pair.start_mirror(&["item"])?;
+        let while_copying = ["dbmazz launcher", "dbmazz mirror", "dbmazz snapshot", "dbmazz snapshot holder"];
+        let while_copying = BTreeSet::from(while_copying.map(str::to_owned));
+        wait_until("all processes of a copy", PATIENCE, || Ok(processes(pair)? == while_copying))?;
+        let doing = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'dbmazz snapshot'
+             AND datname = current_database() AND query = 'mirror {}: copying chunk 1')",
+            pair.mirror()
+        );
+        wait_until("a process says what it does", PATIENCE, || pair.source.is_true(&doing))?;
+        control.clear()?;
+        pair.wait_and_compare(&["item"])?;
+        let while_streaming = BTreeSet::from(["dbmazz launcher", "dbmazz mirror"].map(str::to_owned));
+        wait_until("the mirror's worker alone", PATIENCE, || Ok(processes(pair)? == while_streaming))?;
+        let same = "pid = (SELECT pid FROM pg_stat_activity WHERE backend_type = 'dbmazz mirror' AND datname = current_database())";
+        assert_eq!(pair.stat(same)?.as_deref(), Some("t"));
         Ok(())
     });
 }

@@ -167,7 +167,8 @@ fn remove(name: &str) -> Result<(), Failure> {
 fn processes_of(name: &str, slot_name: &str) -> Vec<i32> {
     let mut pids = vec![];
     if let Some(slot) = find(name).filter(is_ours) {
-        pids.extend([slot.pid, slot.holder.pid]);
+        pids.push(slot.pid);
+        pids.extend(slot.helpers.pids());
     }
     let slot =
         as_extension(|| source::slot(slot_name)).filter(|slot| slot.database == Some(current_database()));

@@ -4,6 +4,7 @@
 
 use pgrx::pg_sys;
 
+use super::super::compat;
 use super::query;
 
 /// A publication.
@@ -45,17 +46,14 @@ pub(in crate::postgres) fn read(publication: &str) -> Option<Publication> {
 }
 
 fn tables(publication: &str) -> Vec<Published> {
-    // Row filters and column lists came with 15. The function gives each table once, whatever brought it in.
-    #[cfg(feature = "pg14")]
-    let filters = "NULL::pg_catalog.text, NULL::pg_catalog.text";
-    #[cfg(not(feature = "pg14"))]
-    let filters = "r.prqual::pg_catalog.text, r.prattrs::pg_catalog.text";
+    // The function gives each table once, whatever brought it in.
     let sql = format!(
-        "SELECT t.relid, {filters}
+        "SELECT t.relid, {}
          FROM pg_catalog.pg_get_publication_tables($1) t
          JOIN pg_catalog.pg_publication p ON p.pubname = $1
          LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = t.relid
-         ORDER BY t.relid"
+         ORDER BY t.relid",
+        compat::PUBLICATION_FILTERS
     );
     query::rows(&sql, &[publication.into()], |row| Published {
         relid: row.must(1),

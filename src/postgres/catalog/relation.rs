@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys;
 
+use super::super::compat;
 use crate::options::Options;
 use crate::sink::starrocks::{ColumnUse, UnsupportedKey, map_type};
 use crate::table::{Column, SourceColumn, TableSpec, TargetTable};
@@ -243,7 +244,7 @@ unsafe fn key_attributes(relation: pg_sys::Relation) -> Result<Vec<i16>, Relatio
         let identity = identity(&*(*relation).rd_rel);
         let index = match identity {
             Identity::Nothing => pg_sys::InvalidOid,
-            Identity::Full => primary_key(relation),
+            Identity::Full => compat::primary_key(relation),
             Identity::Default | Identity::Index => pg_sys::RelationGetReplicaIndex(relation),
         };
         (identity, index)
@@ -264,19 +265,6 @@ unsafe fn key_attributes(relation: pg_sys::Relation) -> Result<Vec<i16>, Relatio
         attributes
     };
     if attributes.is_empty() { Err(RelationProblem::NoKey(identity)) } else { Ok(attributes) }
-}
-
-/// # Safety
-///
-/// As [`describe`].
-unsafe fn primary_key(relation: pg_sys::Relation) -> pg_sys::Oid {
-    // SAFETY: the caller vouches for the relation.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        return pg_sys::RelationGetPrimaryKeyIndex(relation);
-        #[cfg(feature = "pg18")]
-        return pg_sys::RelationGetPrimaryKeyIndex(relation, false);
-    }
 }
 
 fn identity(form: &pg_sys::FormData_pg_class) -> Identity {

@@ -9,6 +9,7 @@ use std::{fmt, slice};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
 
+use super::super::compat;
 use crate::sink::starrocks::{OptionError, StarRocksConfig};
 
 /// The wrapper that servers of StarRocks belong to.
@@ -167,15 +168,7 @@ fn check_wrapper(wrapper: pg_sys::Oid, server: &str) -> Result<(), ServerProblem
 
 fn check_usage(server: pg_sys::Oid, name: &str, role: pg_sys::Oid) -> Result<(), ServerProblem> {
     let usage = pg_sys::ACL_USAGE as pg_sys::AclMode;
-    // SAFETY: looks into the system cache.
-    let answer = unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let answer = pg_sys::pg_foreign_server_aclcheck(server, role, usage);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let answer = pg_sys::object_aclcheck(pg_sys::ForeignServerRelationId, server, role, usage);
-        answer
-    };
-    if answer == pg_sys::AclResult::ACLCHECK_OK {
+    if compat::foreign_server_aclcheck(server, role, usage) == pg_sys::AclResult::ACLCHECK_OK {
         return Ok(());
     }
     Err(ServerProblem::NoUsage { server: name.to_owned(), role: role_name(role) })

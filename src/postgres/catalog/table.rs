@@ -1,10 +1,13 @@
 //! `dbmazz.mirror_table`: the tables of the mirrors, how far each has come, and what was done for it.
 
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
+use super::event::{Event, Severity};
 use super::query::{self, Row};
 use crate::lsn::Lsn;
 use crate::postgres::lsn_datum::LsnDatum;
+use crate::postgres::shmem;
 use crate::table::TargetTable;
 
 /// How far a table has come, in letters of `pg_subscription_rel`.
@@ -151,6 +154,16 @@ pub(in crate::postgres) fn write_state(
         "UPDATE dbmazz.mirror_table SET state = $3, last_error = $4 WHERE mirror = $1 AND relid = $2",
         &[mirror.into(), relid.into(), state.as_char().into(), error.into()],
     );
+}
+
+/// Puts a table into error, where the views show it. Inside a transaction.
+pub(in crate::postgres) fn fail(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
+    write_state(mirror, relid, TableState::Error, Some(reason));
+    let message = format!("table \"{source_name}\" has been put into error: {reason}");
+    let hint = "Mend the cause, drop the mirror and start it again to copy the table anew.";
+    Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
+    warning!("mirror \"{mirror}\": {message}");
+    shmem::note_error(mirror, &message);
 }
 
 /// Writes down that a table is in step: its rows are copied as of `snapshot_lsn`, and what came later is in the slot.

@@ -138,15 +138,13 @@ pub(super) unsafe extern "C-unwind" fn write(
     }
 }
 
-/// Called by the server now and then in long stretches that give pgoutput nothing to write.
-#[pg_guard]
-pub(super) unsafe extern "C-unwind" fn update_progress(
-    ctx: Context,
-    _lsn: pg_sys::XLogRecPtr,
-    _xid: pg_sys::TransactionId,
-    _skipped: bool,
-) {
-    // SAFETY: called by the server with its own context. During the context's own start nothing stands behind it.
+/// Serves interrupts in long stretches that give pgoutput nothing to write.
+///
+/// # Safety
+///
+/// Called by the server through `update_progress`, with its own context.
+pub(in super::super) unsafe fn breathe(ctx: Context) {
+    // SAFETY: the caller vouches. During the context's own start nothing stands behind it.
     unsafe {
         if !(*ctx).output_writer_private.is_null() {
             behind(ctx).feed.breathe();

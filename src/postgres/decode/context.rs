@@ -58,7 +58,7 @@ impl Decoder {
                 &raw mut reader,
                 Some(callbacks::prepare_write),
                 Some(callbacks::write),
-                Some(callbacks::update_progress),
+                Some(compat::update_progress),
             );
             pg_sys::CommitTransactionCommand();
             pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);

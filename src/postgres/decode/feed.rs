@@ -13,7 +13,7 @@ use super::super::catalog::relation::Columns;
 use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::tuple::{RowMemory, Toast, TupleRow};
-use super::super::{compat, latch, worker};
+use super::super::{compat, latch, session};
 use super::filtered::Filtered;
 use super::mirrored::{self, Columnar, Mirrored, Route};
 use super::news::{FailedTable, News};
@@ -187,7 +187,7 @@ impl Feed {
     fn wait_for_room(&mut self) {
         self.pipeline.seal_all();
         self.pump();
-        while !self.pipeline.has_room() {
+        while !self.pipeline.has_ample_room() {
             self.pause_inside_callback(Duration::from_millis(500));
             self.pump();
         }
@@ -200,7 +200,7 @@ impl Feed {
         // SAFETY: lets a catalog snapshot go that nobody uses; the decoder's historic snapshot stays.
         unsafe { pg_sys::InvalidateCatalogSnapshotConditionally() };
         self.outgoing.wait(timeout);
-        worker::leave_if_unwanted(&self.mirror);
+        session::leave_if_unwanted(&self.mirror);
         self.outgoing.leave_if_in_trouble_for_long();
     }
 
@@ -318,11 +318,14 @@ pub(super) fn reason(problem: PushError) -> String {
     problem.to_string()
 }
 
+/// A load takes no more than half of the memory, so that the next one can be encoded while it travels.
 fn limits(options: &Options) -> Limits {
+    let memory_limit = usize::try_from(options.memory_limit).unwrap_or(usize::MAX);
+    let batch_max_bytes = usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX);
     Limits {
         batch_max_rows: usize::try_from(options.batch_max_rows).unwrap_or(usize::MAX),
-        batch_max_bytes: usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX),
-        memory_limit: usize::try_from(options.memory_limit).unwrap_or(usize::MAX),
-        flush_interval: options.flush_interval.into(),
+        batch_max_bytes: batch_max_bytes.min(memory_limit / 2),
+        memory_limit,
+        flush_interval: options.flush_interval,
     }
 }

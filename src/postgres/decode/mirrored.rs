@@ -47,6 +47,8 @@ pub(super) enum Route {
 pub(super) struct Columnar {
     pub(super) index: TableIndex,
     pub(super) spec: Arc<TableSpec>,
+    /// Counts the values that it had to replace.
+    pub(super) encoder: Arc<RowEncoder>,
     pub(super) new: TupleReader,
     pub(super) old: TupleReader,
     /// REPLICA IDENTITY FULL: every old tuple is whole, whether or not the key changed.
@@ -124,10 +126,11 @@ impl Mirrored {
                 columnar.identity_is_full = is_full;
             }
             None => {
-                let index = add_to_pipeline(&spec, options, pipeline)?;
+                let (index, encoder) = add_to_pipeline(&spec, options, pipeline)?;
                 let natts = usize::try_from(natts).unwrap_or_default();
                 self.columnar = Some(Columnar {
                     index,
+                    encoder,
                     new: TupleReader::new(&spec, natts),
                     old: TupleReader::new(&spec, natts),
                     spec: Arc::new(spec),
@@ -144,12 +147,14 @@ fn add_to_pipeline(
     spec: &TableSpec,
     options: &Options,
     pipeline: &mut Pipeline,
-) -> Result<TableIndex, String> {
+) -> Result<(TableIndex, Arc<RowEncoder>), String> {
     let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(spec, column)).collect();
-    let encoder = Arc::new(RowEncoder::new(spec, &names, options.on_out_of_range.into()));
+    let encoder = Arc::new(RowEncoder::new(spec, &names, options.on_out_of_range));
     let shared = spec.clone();
     let shape_of: ShapeOf = Box::new(move |columns: &ColumnSet| {
         Ok(load_shape(&shared, columns.iter(shared.columns.len())).map(Arc::new)?)
     });
-    pipeline.add_table(spec.relid, encoder, shape_of).map_err(|problem| problem.to_string())
+    let index =
+        pipeline.add_table(spec.relid, encoder.clone(), shape_of).map_err(|problem| problem.to_string())?;
+    Ok((index, encoder))
 }

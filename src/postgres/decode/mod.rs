@@ -8,6 +8,7 @@
 //! * `context`: the decoding context of the slot; the only place that moves a slot.
 //! * `callbacks`: what PostgreSQL calls for each transaction, change, truncate and commit.
 //! * `feed`: what the callbacks feed: routes changes to their tables and waits when there is no room.
+//! * `horizon`: how far the log may be decoded.
 //! * `mirrored`: one table as the stream sees it, with the columns of the moment.
 //! * `outgoing`: loads out to the threads, outcomes in; labels; figures for the views.
 //! * `news`: what happened inside the callbacks and can only be written down between records.
@@ -16,9 +17,13 @@ mod callbacks;
 mod context;
 mod feed;
 mod filtered;
+mod horizon;
 mod mirrored;
 mod news;
 mod outgoing;
 
+pub(super) use callbacks::breathe;
 pub(super) use context::Decoder;
 pub(super) use feed::Feed;
+pub(super) use horizon::Horizon;
+pub(super) use outgoing::said;

@@ -5,7 +5,6 @@ use pgrx::pg_sys;
 use super::super::catalog;
 use super::super::catalog::event::{Event, Severity};
 use super::super::catalog::table::Counters;
-use super::super::worker;
 
 /// A table that cannot go on.
 pub(super) struct FailedTable {
@@ -37,7 +36,7 @@ impl News {
     /// passes a table that is not known to be in error.
     pub(in super::super) fn write_down(&self, mirror: &str) {
         for table in &self.failed {
-            worker::fail_table(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
+            catalog::table::fail(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
         }
         for (relid, counters) in &self.counters {
             catalog::table::add_counters(mirror, pg_sys::Oid::from(*relid), counters);

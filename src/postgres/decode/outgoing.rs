@@ -6,14 +6,14 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::table::Counters;
 use super::super::loader::Loader;
-use super::super::{latch, shmem, worker};
+use super::super::{labels, latch, session, shmem};
 use super::feed::Feed;
 use super::news::News;
+use crate::encode::Adjusted;
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 use crate::sink::{Job, JobId, LoadError, Loaded, Outcome, StatementError};
@@ -44,7 +44,8 @@ pub(super) struct Outgoing {
     durable_commit_time: i64,
     received_commit_time: i64,
     confirmed: Lsn,
-    published_at: Option<Instant>,
+    /// Everything up to here was sealed because somebody waits for it. Once is enough for each position.
+    flushed_for: Lsn,
 }
 
 /// Rows per second, measured over at least one.
@@ -80,7 +81,7 @@ impl Outgoing {
             durable_commit_time: 0,
             received_commit_time: 0,
             confirmed: Lsn::INVALID,
-            published_at: None,
+            flushed_for: Lsn::INVALID,
         }
     }
 
@@ -101,17 +102,12 @@ impl Outgoing {
     /// anew. Nothing is lost: the checkpoint is where it was.
     pub(super) fn leave_if_in_trouble_for_long(&self) {
         if self.loader.trouble_lasts() > PATIENCE_IN_CALLBACK {
-            log!(
-                "dbmazz worker of mirror \"{}\" will restart because its target cannot be reached",
-                self.mirror
-            );
-            // SAFETY: ends the process in the server's own way; its callbacks give everything back.
-            unsafe { pg_sys::proc_exit(0) }
+            session::leave_to_look_again(&self.mirror);
         }
     }
 
     fn ask_launcher_for_labels(&self) {
-        let until = self.labels.reserved_until() + worker::LABEL_BLOCK;
+        let until = self.labels.reserved_until() + labels::BLOCK;
         shmem::ask_for_labels(&self.mirror, until);
     }
 
@@ -129,6 +125,14 @@ impl Outgoing {
             self.rate = Rate { since: Instant::now(), rows: self.rows_total, per_second };
         }
     }
+}
+
+/// What an event says of values that were out of range.
+pub(in crate::postgres) fn said(adjusted: &Adjusted<'_>) -> String {
+    let Adjusted { column, nulled, clamped } = adjusted;
+    format!(
+        "values of column \"{column}\" that the target cannot hold were replaced: {nulled} by NULL, {clamped} by the nearest"
+    )
 }
 
 impl Feed {
@@ -215,7 +219,8 @@ impl Feed {
         self.pipeline.tick(now);
         self.pump();
         let waits_for = shmem::find(&self.mirror).map_or(Lsn::INVALID, |slot| slot.flush_requested);
-        if waits_for > self.pipeline.durable_lsn() && waits_for <= self.received_lsn() {
+        if waits_for > self.outgoing.flushed_for && waits_for <= self.received_lsn() {
+            self.outgoing.flushed_for = waits_for;
             self.pipeline.seal_all();
         }
         self.pipeline.seal_due();
@@ -278,6 +283,9 @@ impl Feed {
                 rows_loaded: counted.rows_loaded,
                 bytes_loaded: counted.bytes_loaded,
             };
+            for adjusted in columnar.encoder.take_adjusted() {
+                news.adjusted.push((table.relid, said(&adjusted)));
+            }
             if counters != Counters::default() {
                 news.counters.push((table.relid, counters));
             }
@@ -300,7 +308,7 @@ impl Feed {
     /// Reserves more numbers when few are left. Between records only: it commits.
     pub(in super::super) fn reserve_labels(&mut self) {
         self.outgoing.take_reserved_labels();
-        worker::top_up(&self.mirror, &mut self.outgoing.labels);
+        labels::top_up(&self.mirror, &mut self.outgoing.labels);
         let until = self.outgoing.labels.reserved_until();
         shmem::update(&self.mirror, |slot| slot.labels_reserved_until = until);
     }
@@ -320,7 +328,6 @@ impl Feed {
             out.durable_commit_time = out.commit_times.pop_front().map_or(0, |(_, time)| time);
         }
         out.measure_rate();
-        out.published_at = Some(Instant::now());
         let progress = shmem::Progress {
             received_lsn: self.received_lsn(),
             durable_lsn: durable,

@@ -20,7 +20,7 @@ use super::super::catalog::table::TableState;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderPhase, MirrorState};
 use super::super::{catalog, latch, scan, session, slot};
-use super::start::{self, Described, Mirror};
+use super::start::{self, DefinitionWatch, Described, Mirror};
 use super::{Child, WorkerKind};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
@@ -63,12 +63,6 @@ pub(super) fn first_copy(mirror: &mut Mirror, loader: &mut Loader, labels: &Labe
 
 /// A slot without a checkpoint is one of a start that never got as far.
 fn drop_leftover_slot(mirror: &Mirror) {
-    // A holder of an earlier worker may still be on its way out.
-    while shmem::find(&mirror.name).is_some_and(|slot| slot.holder.pid != 0) {
-        shmem::update(&mirror.name, |slot| slot.holder.leave = true);
-        latch::wait(None, Duration::from_millis(50));
-        start::leave_if_unwanted(&mirror.name);
-    }
     if slot::find(&mirror.slot_name()).is_some() {
         slot::drop_unused(&mirror.slot_name());
         log!("replication slot \"{}\" of an unfinished start has been dropped", mirror.slot_name());
@@ -81,13 +75,29 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         mirror.tables.iter().map(|table| (table.relid, start::describe_for_copy(mirror, table))).collect()
     });
     let specs = described.iter().filter_map(|(_, described)| described.as_ref().ok()).map(|d| d.spec.clone());
-    let Outcome::Prepare(prepared) = loader.run(Job::Prepare(specs.collect())) else { return };
+    let mut definition = DefinitionWatch::new();
+    let prepare = Job::Prepare(specs.collect());
+    let outcome = loader.run(prepare, |trouble| definition.begin_anew_if_mended(mirror, trouble));
+    let Outcome::Prepare(prepared) = outcome else { return };
 
     let mut problems = Vec::new();
     let mut emptied = Vec::new();
     for table in prepared {
         match table.result {
             Ok(TableMatch::Created) => {}
+            // Rows of an earlier attempt of this very mirror.
+            Ok(TableMatch::Occupied) if mirror.has_begun_to_copy(table.spec.relid) => {
+                emptied.push(table.spec.target.clone());
+            }
+            Ok(TableMatch::Occupied) if mirror.row.copy_rows => {
+                let reason = format!(
+                    "target table \"{}\" has rows and was not made by a mirror; empty it, or drop it and have the mirror \
+                     create it",
+                    table.spec.target
+                );
+                problems.push((table.spec.relid, reason));
+            }
+            Ok(TableMatch::Occupied) => {}
             Ok(TableMatch::Fits) => emptied.push(table.spec.target.clone()),
             Ok(TableMatch::Differs(how)) => {
                 problems.push((
@@ -99,7 +109,9 @@ fn prepare_target(mirror: &mut Mirror, loader: &mut Loader) {
         }
     }
     if mirror.row.copy_rows {
-        for outcome in loader.run_all(emptied.into_iter().map(Job::Truncate)) {
+        let truncate = emptied.into_iter().map(Job::Truncate);
+        let watch = |trouble| definition.begin_anew_if_mended(mirror, trouble);
+        for outcome in loader.run_all(truncate, watch) {
             if let Outcome::Truncate(target, Err(problem)) = outcome {
                 error!("could not empty target table \"{target}\" before the copy: {problem}");
             }
@@ -126,7 +138,7 @@ fn write_down(
         for (relid, reason) in &problems {
             let source = mirror.tables.iter().find(|table| table.relid.to_u32() == *relid);
             let source_name = source.map_or("", |table| table.source_name.as_str());
-            start::fail_table(&mirror.name, pg_sys::Oid::from(*relid), source_name, reason);
+            catalog::table::fail(&mirror.name, pg_sys::Oid::from(*relid), source_name, reason);
         }
         catalog::chunk::clear(&mirror.name);
         mirror.tables = catalog::table::list(&mirror.name);
@@ -141,7 +153,7 @@ fn start_holder(mirror: &Mirror) -> Child {
 /// Starts a worker, waiting for a free place among the workers of the server if need be.
 fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
     loop {
-        if let Ok(child) = Child::start(kind, mirror.database, &mirror.name) {
+        if let Ok(child) = Child::start_helper(kind, mirror.database, &mirror.name) {
             return child;
         }
         shmem::note_error(
@@ -149,7 +161,7 @@ fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
             "waiting for a free worker slot: you might need to increase max_worker_processes",
         );
         latch::wait(None, Duration::from_secs(1));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 
@@ -173,7 +185,7 @@ fn wait_for_slot(mirror: &Mirror, holder: &Child) -> shmem::Holder {
             say_who_is_waited_for(mirror);
         }
         latch::wait(None, Duration::from_millis(100));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 
@@ -230,10 +242,9 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
                 give_up_after(failures, mirror);
             }
             let count = mirror.options.snapshot_workers.min(left);
-            workers.extend(
-                (0..count)
-                    .map_while(|_| Child::start(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
-            );
+            workers.extend((0..count).map_while(|_| {
+                Child::start_helper(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()
+            }));
             if workers.is_empty() {
                 workers.push(start_child(mirror, WorkerKind::Snapshot));
             }
@@ -242,7 +253,7 @@ fn copy_all(mirror: &Mirror, loader: &mut Loader, holder: &Child) {
             error!("could not go on copying: the process that holds the snapshot has ended");
         }
         loader.wait(Duration::from_millis(200));
-        start::leave_if_unwanted(&mirror.name);
+        session::leave_if_unwanted(&mirror.name);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::lsn::Lsn;
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_holder_main(argument: pg_sys::Datum) {
-    let (_, mirror) = super::enter(argument);
+    let Some((_, mirror)) = super::enter_as_helper(argument) else { return };
     session::report_activity(&format!("mirror {mirror}: creating the replication slot"));
     // The slot of shared memory is found again by its name: the callback gets a place in the array.
     let Some(place) = shmem::place_of(&mirror) else { return };

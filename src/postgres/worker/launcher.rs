@@ -118,7 +118,11 @@ impl Launcher {
     fn without_worker(&mut self, slot: &MirrorSlot, now: i64) -> Duration {
         if slot.wanted == Wanted::Stop {
             release(slot);
-            return TICK;
+            return Duration::from_secs(1);
+        }
+        if slot.pid != 0 {
+            // An earlier launcher started it, and nobody tells this one when it ends.
+            return Duration::from_secs(1);
         }
         // These do not go on by themselves; whoever resumes the mirror sets another state.
         let stands =
@@ -201,7 +205,7 @@ fn after_exit(slot: &MirrorSlot, now: i64) {
 /// Gives the slot of a mirror back that nobody wants and nobody works for.
 fn release(slot: &MirrorSlot) {
     shmem::update(slot.mirror.as_str(), |slot| {
-        if slot.wanted == Wanted::Stop && slot.pid == 0 && slot.holder.pid == 0 {
+        if slot.wanted == Wanted::Stop && slot.pid == 0 && slot.helpers.pids().next().is_none() {
             *slot = MirrorSlot::default();
         }
     });

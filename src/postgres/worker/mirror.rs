@@ -16,12 +16,12 @@ use pgrx::prelude::*;
 
 use super::super::catalog::checkpoint::{self, Checkpoint, Written};
 use super::super::catalog::event::{Event, Severity};
-use super::super::decode::{Decoder, Feed};
+use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Text};
-use super::super::{catalog, compat, session, slot};
+use super::super::{catalog, compat, labels, session, slot};
 use super::exit;
-use super::start::{self, Mirror};
+use super::start::{self, DefinitionWatch, Mirror};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 
@@ -34,8 +34,6 @@ const TURN: Duration = Duration::from_millis(50);
 /// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(25);
-/// How often a mirror whose target cannot be reached looks whether its definition was mended.
-const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a mirror that is being paused waits for its loads.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -46,19 +44,28 @@ pub extern "C-unwind" fn dbmazz_mirror_main(argument: pg_sys::Datum) {
     let (database, name) = super::enter(argument);
     let Some(place) = shmem::place_of(&name) else { return };
     exit::on_exit(forget_worker, pg_sys::Datum::from(place as i32));
-    announce(&name);
+    if !announce(&name) {
+        return;
+    }
     log!("dbmazz worker of mirror \"{name}\" has started");
     exit::run(&name.clone(), move || run(&name, database));
 }
 
-fn announce(name: &str) {
-    shmem::update(name, |slot| {
+/// Makes this process the mirror's worker. Not when there is one: a launcher that was ended may have forgotten it.
+fn announce(name: &str) -> bool {
+    let announced = shmem::update(name, |slot| {
+        if slot.pid != 0 {
+            return false;
+        }
+        slot.generation += 1;
         // SAFETY: set before any worker runs; reads the clock.
         (slot.pid, slot.started_at) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
         slot.proc_number = compat::my_proc_number();
         slot.state = MirrorState::Starting;
         slot.progress = shmem::Progress::default();
+        true
     });
+    announced == Some(true)
 }
 
 #[pg_guard]
@@ -78,9 +85,10 @@ fn run(name: &str, database: pg_sys::Oid) {
         shmem::update(name, |slot| slot.wanted = shmem::Wanted::Stop);
         return;
     };
+    start::end_earlier_helpers(name);
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
     start::settle_earlier_labels(&mirror, &mut loader, None);
-    let mut labels = start::open_incarnation(&mirror);
+    let mut labels = labels::open(&mirror.name);
     let from = match session::transaction(|| checkpoint::read(name)) {
         None => super::copy::first_copy(&mut mirror, &mut loader, &labels),
         Some(last) => match resume_point(&mirror, &last) {
@@ -88,7 +96,7 @@ fn run(name: &str, database: pg_sys::Oid) {
             Err(stop) => return stop.write_down(&mirror),
         },
     };
-    start::top_up(name, &mut labels);
+    labels::top_up(name, &mut labels);
     Streamer::new(mirror, loader, labels, from).run();
 }
 
@@ -154,12 +162,12 @@ fn resume_point(mirror: &Mirror, last: &Checkpoint) -> Result<Lsn, Stop> {
 struct Streamer {
     mirror: Mirror,
     decoder: Decoder,
+    horizon: Horizon,
     /// The last checkpoint, and when it was written.
     confirmed: Lsn,
     confirmed_at: Instant,
     sleep: Duration,
-    /// When the definition was last compared with the catalogs.
-    looked_at: Instant,
+    definition: DefinitionWatch,
 }
 
 impl Streamer {
@@ -173,10 +181,11 @@ impl Streamer {
         Self {
             mirror,
             decoder,
+            horizon: Horizon::default(),
             confirmed: from,
             confirmed_at: Instant::now(),
             sleep: SHORTEST_SLEEP,
-            looked_at: Instant::now(),
+            definition: DefinitionWatch::new(),
         }
     }
 
@@ -187,10 +196,7 @@ impl Streamer {
                 return self.say_farewell();
             }
             if self.definition_was_mended() {
-                log!(
-                    "dbmazz worker of mirror \"{}\" will restart because of a parameter change",
-                    self.mirror.name
-                );
+                start::log_restart(&self.mirror.name);
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
             }
@@ -202,20 +208,16 @@ impl Streamer {
         }
     }
 
-    /// While the target cannot be reached, the worker looks now and then whether server or user mapping were changed.
     /// The catalogs of the present must not stay in the caches of decoding.
     fn definition_was_mended(&mut self) -> bool {
-        let lasts = self.decoder.feed().trouble_lasts();
-        if lasts < MEND_CHECK_INTERVAL || self.looked_at.elapsed() < MEND_CHECK_INTERVAL {
-            return false;
-        }
-        self.looked_at = Instant::now();
-        session::with_present_catalogs(|| self.mirror.config_has_changed())
+        let trouble_lasts = self.decoder.feed().trouble_lasts();
+        self.definition.is_due(trouble_lasts)
+            && session::with_present_catalogs(|| self.mirror.config_has_changed())
     }
 
     /// Returns whether there was anything to decode.
     fn turn(&mut self) -> bool {
-        let end = compat::flush_position();
+        let end = self.horizon.advance();
         let before = self.decoder.feed().received_lsn();
         let until = Instant::now() + TURN;
         let position = self.decoder.decode_records(end, |feed| feed.is_time_for_a_pause(until));
@@ -267,6 +269,11 @@ impl Streamer {
         }
         if let Some(durable) = Some(self.decoder.feed().durable_lsn()).filter(|lsn| *lsn > self.confirmed) {
             self.checkpoint(durable);
+        }
+        if self.decoder.feed().is_idle() {
+            // Every number that was used has its answer and no other one will be used: the next worker need not ask.
+            let incarnation = self.decoder.feed().incarnation();
+            session::transaction(|| catalog::incarnation::remove(&self.mirror.name, incarnation));
         }
         self.decoder.feed().shut_down();
     }

@@ -24,11 +24,11 @@ mod start;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 pub(super) use launcher::register as register_launcher;
-pub(super) use start::{LABEL_BLOCK, fail_table, leave_if_unwanted, top_up};
 
-use super::{session, signal};
+use super::{session, shmem, signal};
 
 /// The kinds of dynamic workers: name in `pg_stat_activity` and main function.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,11 +89,34 @@ impl Child {
             .map_err(|_| NoWorkerSlot)
     }
 
+    /// Starts a worker that helps the mirror worker of this process, and only that one.
+    fn start_helper(kind: WorkerKind, database: pg_sys::Oid, mirror: &str) -> Result<Self, NoWorkerSlot> {
+        let generation = shmem::find(mirror).map_or(0, |slot| slot.generation);
+        Self::start(kind, database, &format!("{mirror} {generation}"))
+    }
+
     /// Whether it has ended.
     fn is_gone(&self) -> bool {
         use pgrx::bgworkers::BackgroundWorkerStatus::{PostmasterDied, Stopped};
         matches!(self.handle.pid(), Err(Stopped | PostmasterDied))
     }
+}
+
+/// What a helper of a mirror worker does first. None when that worker is gone already.
+fn enter_as_helper(argument: pg_sys::Datum) -> Option<(pg_sys::Oid, String)> {
+    let (database, extra) = enter(argument);
+    let (mirror, generation) = extra.split_once(' ')?;
+    let place = shmem::place_of(mirror)?;
+    // SAFETY: set before any worker runs.
+    let me = unsafe { pg_sys::MyProcPid };
+    exit::on_exit(forget_helper, pg_sys::Datum::from(place as i32));
+    shmem::join_helpers(mirror, generation.parse().ok()?, me).then(|| (database, mirror.to_owned()))
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn forget_helper(_code: i32, place: pg_sys::Datum) {
+    // SAFETY: set before any worker runs.
+    shmem::leave_helpers(place.value() as i32 as usize, unsafe { pg_sys::MyProcPid });
 }
 
 /// What every dynamic worker does first: signals, its database, its settings. Returns the mirror's name.

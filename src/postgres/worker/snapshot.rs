@@ -11,15 +11,16 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::chunk::Chunk;
+use super::super::catalog::event::{Event, Severity};
 use super::super::catalog::relation;
 use super::super::catalog::table::{Counters, MirrorTableRow};
 use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
-use super::super::{catalog, session, shmem};
+use super::super::{catalog, decode, labels, session, shmem};
 use super::exit;
-use super::start::{self, Mirror};
+use super::start::{DefinitionWatch, Mirror};
 use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
@@ -32,7 +33,7 @@ const THREADS: usize = 2;
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_snapshot_main(argument: pg_sys::Datum) {
-    let (database, name) = super::enter(argument);
+    let Some((database, name)) = super::enter_as_helper(argument) else { return };
     exit::run_helper(&name.clone(), move || {
         if let Some(mirror) = Mirror::read(&name, database) {
             Copier::new(mirror).run();
@@ -53,6 +54,7 @@ type ChunkKey = (pg_sys::Oid, i32);
 
 struct Copier {
     mirror: Mirror,
+    definition: DefinitionWatch,
     snapshot: String,
     loader: Loader,
     labels: LabelSequence,
@@ -62,6 +64,8 @@ struct Copier {
     in_flight: HashMap<JobId, ChunkKey>,
     in_flight_bytes: usize,
     in_flight_limit: usize,
+    /// What had to be replaced because the target cannot hold it.
+    adjusted: Vec<(pg_sys::Oid, String)>,
 }
 
 /// How to read and write the rows of one table.
@@ -78,6 +82,7 @@ struct Reading {
     loads: Vec<Load>,
     /// Where to go on; none at the end of the chunk.
     next: Option<Position>,
+    adjusted: Vec<String>,
 }
 
 impl Copier {
@@ -85,7 +90,7 @@ impl Copier {
         let snapshot = shmem::find(&mirror.name).map(|slot| slot.holder.snapshot.as_str().to_owned());
         let mut loader = Loader::start(&mirror.name, &mirror.config, THREADS);
         loader.enter_phase(MirrorState::Snapshot);
-        let labels = start::open_incarnation(&mirror);
+        let labels = labels::open(&mirror.name);
         let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX)
             / mirror.options.snapshot_workers;
         let max_bytes = usize::try_from(mirror.options.batch_max_bytes).unwrap_or(usize::MAX).min(budget / 3);
@@ -99,6 +104,8 @@ impl Copier {
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             in_flight_limit: budget - budget / 3,
+            adjusted: Vec::new(),
+            definition: DefinitionWatch::new(),
             mirror,
         }
     }
@@ -124,10 +131,11 @@ impl Copier {
         let table = table.ok_or("the table is not part of the mirror any more")?;
         let mut from = Some(Position::start_of(chunk.first_block));
         while let Some(position) = from {
-            start::leave_if_unwanted(&self.mirror.name);
-            start::top_up(&self.mirror.name, &mut self.labels);
+            session::leave_if_unwanted(&self.mirror.name);
+            labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
             from = reading.next;
+            self.adjusted.extend(reading.adjusted.into_iter().map(|what| (chunk.relid, what)));
             for load in reading.loads {
                 self.send(chunk, load);
             }
@@ -163,13 +171,15 @@ impl Copier {
                     }
                     next?
                 };
-                Ok((batch, next))
+                let adjusted =
+                    source.encoder.take_adjusted().map(|adjusted| decode::said(&adjusted)).collect();
+                Ok((batch, next, adjusted))
             });
             // SAFETY: opened above and used no more.
             unsafe { scan::close_table(relation) };
-            let (mut batch, next) = filled?;
+            let (mut batch, next, adjusted) = filled?;
             let loads = std::iter::from_fn(|| batch.seal(|| labels.take())).collect();
-            Ok(Reading { loads, next })
+            Ok(Reading { loads, next, adjusted })
         })
     }
 
@@ -200,7 +210,7 @@ impl Copier {
         }
         if !found {
             self.loader.wait(scan::GLANCE);
-            start::leave_if_unwanted(&self.mirror.name);
+            self.definition.begin_anew_if_mended(&self.mirror, self.loader.trouble_lasts());
         }
     }
 
@@ -235,6 +245,10 @@ impl Copier {
                     ..Counters::default()
                 };
                 catalog::table::add_counters(&self.mirror.name, key.0, &loaded);
+                for (relid, message) in self.adjusted.drain(..) {
+                    let event = Event::of(&self.mirror.name, Severity::Warning, &message);
+                    Event { relid: Some(relid), ..event }.record();
+                }
             });
         }
     }
@@ -243,7 +257,7 @@ impl Copier {
     fn fail(&mut self, relid: pg_sys::Oid, reason: &str) {
         let name = self.mirror.tables.iter().find(|table| table.relid == relid);
         let name = name.map_or_else(String::new, |table| table.source_name.clone());
-        session::transaction(|| start::fail_table(&self.mirror.name, relid, &name, reason));
+        session::transaction(|| catalog::table::fail(&self.mirror.name, relid, &name, reason));
         self.chunks.retain(|(table, _), _| *table != relid);
     }
 }
@@ -275,7 +289,7 @@ impl Source {
             error!("could not go on copying: table \"{}\" has been rewritten", table.source_name);
         }
         let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(&spec, column)).collect();
-        let encoder = Arc::new(RowEncoder::new(&spec, &names, mirror.options.on_out_of_range.into()));
+        let encoder = Arc::new(RowEncoder::new(&spec, &names, mirror.options.on_out_of_range));
         let shape = load_shape(&spec, 0..spec.columns.len()).map_err(|problem| problem.to_string())?;
         let reader = TupleReader::new(&spec, usize::try_from(natts).unwrap_or_default());
         Ok(Self { spec: Arc::new(spec), encoder, reader, shape: Arc::new(shape) })

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -11,15 +12,11 @@ use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
-use super::super::{catalog, guc, scan, session, shmem};
+use super::super::{catalog, guc, latch, scan, session, shmem};
 use crate::options::Options;
-use crate::pipeline::LabelSequence;
 use crate::sink::starrocks::StarRocksConfig;
 use crate::sink::{Job, Label, LoadError, Outcome};
 use crate::table::TableSpec;
-
-/// Numbers of labels that are reserved at a time.
-pub(in crate::postgres) const LABEL_BLOCK: u64 = 1000;
 
 /// A mirror as its tables define it.
 pub(super) struct Mirror {
@@ -51,6 +48,11 @@ impl Mirror {
         })
     }
 
+    /// Whether an earlier worker of this mirror has begun to copy a table.
+    pub(super) fn has_begun_to_copy(&self, relid: u32) -> bool {
+        self.tables.iter().any(|table| table.relid.to_u32() == relid && table.state == TableState::Copying)
+    }
+
     /// Which columns of a table are mirrored.
     pub(super) fn columns_of(&self, relid: pg_sys::Oid) -> Columns<'_> {
         let list = self.published.get(&relid).and_then(|published| published.columns.as_deref());
@@ -72,6 +74,48 @@ impl Mirror {
     pub(super) fn slot_name(&self) -> String {
         format!("dbmazz_{}", self.name)
     }
+}
+
+/// How often a mirror whose target cannot be reached looks whether its definition was mended.
+const MEND_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// While the target cannot be reached, a worker looks now and then whether server or user mapping were changed: it
+/// knows them as they were when it began.
+pub(super) struct DefinitionWatch {
+    looked_at: Instant,
+}
+
+impl DefinitionWatch {
+    pub(super) fn new() -> Self {
+        Self { looked_at: Instant::now() }
+    }
+
+    /// Whether it is time to look, for a target that has not been reached for so long.
+    pub(super) fn is_due(&mut self, trouble_lasts: Duration) -> bool {
+        if trouble_lasts < MEND_CHECK_INTERVAL || self.looked_at.elapsed() < MEND_CHECK_INTERVAL {
+            return false;
+        }
+        self.looked_at = Instant::now();
+        true
+    }
+
+    /// For a worker that does not stream: looks if it is time, and ends the process when the definition was mended. What
+    /// it was about to do is begun anew by the next worker. Not inside a transaction.
+    pub(super) fn begin_anew_if_mended(&mut self, mirror: &Mirror, trouble_lasts: Duration) {
+        session::leave_if_unwanted(&mirror.name);
+        if !self.is_due(trouble_lasts) || !mirror.config_has_changed() {
+            return;
+        }
+        log_restart(&mirror.name);
+        shmem::update(&mirror.name, |slot| slot.restart_at_once = true);
+        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
+        unsafe { pg_sys::proc_exit(0) }
+    }
+}
+
+/// Says why a worker ends that is started again at once.
+pub(super) fn log_restart(mirror: &str) {
+    log!("dbmazz worker of mirror \"{mirror}\" will restart because of a parameter change");
 }
 
 /// A table as the present catalogs describe it.
@@ -96,7 +140,8 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     };
     // SAFETY: as above; looks into system caches only.
     let (may_read, has_row_security) = unsafe {
-        let may_read = pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT);
+        let may_read =
+            pg_sys::pg_class_aclcheck(table.relid, mirror.row.owner, pg_sys::ACL_SELECT as pg_sys::AclMode);
         let row_security = pg_sys::check_enable_rls(table.relid, mirror.row.owner, true);
         (
             may_read == pg_sys::AclResult::ACLCHECK_OK,
@@ -115,58 +160,19 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec) })
 }
 
-/// Puts a table into error, where the views show it. Inside a transaction.
-pub(in crate::postgres) fn fail_table(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
-    use catalog::event::{Event, Severity};
-    catalog::table::write_state(mirror, relid, TableState::Error, Some(reason));
-    let message = format!("table \"{source_name}\" has been put into error: {reason}");
-    let hint = "Mend the cause, drop the mirror and start it again to copy the table anew.";
-    Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
-    warning!("mirror \"{mirror}\": {message}");
-    shmem::note_error(mirror, &message);
-}
-
-/// Draws a new incarnation and reserves its first block of numbers.
-pub(super) fn open_incarnation(mirror: &Mirror) -> LabelSequence {
-    let incarnation = random_number();
-    let mut labels = LabelSequence::new(mirror.name.as_str().into(), incarnation);
-    session::transaction(|| catalog::incarnation::open(&mirror.name, incarnation, LABEL_BLOCK + 1));
-    labels.extend(LABEL_BLOCK);
-    labels
-}
-
-/// Reserves another block when the present one is nearly used up. Not inside a transaction.
-pub(in crate::postgres) fn top_up(mirror: &str, labels: &mut LabelSequence) {
-    if labels.remaining() < LABEL_BLOCK / 2 {
-        let until = labels.reserved_until() + LABEL_BLOCK;
-        // The table holds the first number that is *not* reserved.
-        session::transaction(|| catalog::incarnation::reserve(mirror, labels.incarnation(), until + 1));
-        labels.extend(until);
-    }
-}
-
-fn random_number() -> u64 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: fills exactly the room it is given.
-    let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
-    if !filled {
-        error!("could not generate a random incarnation");
-    }
-    u64::from_ne_bytes(bytes)
-}
-
 /// Asks the target for every label that an earlier worker may have used, until the fate of each is known: a load
 /// that is still on its way must not arrive after newer rows.
 pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: Option<u64>) {
     let mut unsettled = session::transaction(|| catalog::incarnation::unsettled(&mirror.name));
     unsettled.retain(|earlier| Some(earlier.incarnation) != own);
+    let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));
         let jobs = (earlier.settled_until..earlier.reserved_until).map(|number| Job::Settle {
             database: mirror.config.database.clone(),
             label: Label { mirror: mirror.name.as_str().into(), incarnation: earlier.incarnation, number },
         });
-        for outcome in loader.run_all(jobs) {
+        for outcome in loader.run_all(jobs, |trouble| definition.begin_anew_if_mended(mirror, trouble)) {
             if let Outcome::Settle(label, Err(problem)) = outcome
                 && problem != LoadError::NoFrontend
             {
@@ -177,12 +183,22 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: O
     }
 }
 
-/// Whether the mirror is still meant to run; a worker that finds it is not ends at once.
-pub(in crate::postgres) fn leave_if_unwanted(mirror: &str) {
-    let wanted = shmem::find(mirror).is_some_and(|slot| slot.wanted == shmem::Wanted::Run);
-    if !wanted || !guc::enabled() {
-        log!("dbmazz worker of mirror \"{mirror}\" will stop because the mirror was disabled");
-        // SAFETY: ends the process in the server's own way; its callbacks give everything back.
-        unsafe { pg_sys::proc_exit(0) }
+/// Ends the helpers of an earlier worker. Only when they are gone can their labels be settled.
+pub(super) fn end_earlier_helpers(mirror: &str) {
+    let mut turns = 0u32;
+    loop {
+        let pids: Vec<i32> =
+            shmem::find(mirror).map(|slot| slot.helpers.pids().collect()).unwrap_or_default();
+        if pids.is_empty() {
+            return;
+        }
+        if turns.is_multiple_of(50) {
+            for pid in pids {
+                // SAFETY: a helper takes its number out of shared memory before its process ends.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+            }
+        }
+        turns += 1;
+        latch::wait(None, Duration::from_millis(20));
     }
 }

@@ -74,7 +74,7 @@ pub fn create_table_statement(
     if let Some(replicas) = replication_num {
         properties.push(format!("\"replication_num\" = \"{replicas}\""));
     }
-    let comment = quote_literal(&format!("mirrored by dbmazz from {}", spec.source_name));
+    let comment = quote_literal(&format!("{MADE_BY_US} {}", spec.source_name));
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n  {}\n) PRIMARY KEY ({key})\nCOMMENT {comment}\n\
          DISTRIBUTED BY HASH ({key})\nPROPERTIES ({})",
@@ -83,6 +83,9 @@ pub fn create_table_statement(
         properties.join(", "),
     )
 }
+
+/// How the comment of every table begins that a mirror has made.
+const MADE_BY_US: &str = "mirrored by dbmazz from";
 
 /// Whether new tables promise cheap changes of their columns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -182,13 +185,23 @@ fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<Tab
         other => Some(other?),
     };
     let text = rows.map(|rows| rows.first().and_then(|row| row.at(1)).unwrap_or_default());
+    // A user who may not look is told by the loads; nothing says then that the table is anybody else's.
+    let is_ours = text.as_ref().is_none_or(|text| text.contains(MADE_BY_US));
     let has_primary_key = |text: String| {
         text.lines().any(|line| line.trim_start_matches([')', ' ']).starts_with("PRIMARY KEY"))
     };
     if text.is_some_and(|text| !has_primary_key(text)) {
         return Ok(TableMatch::Differs("it is not a Primary Key table".to_owned()));
     }
-    Ok(compare(spec, &actual).map_or(TableMatch::Fits, TableMatch::Differs))
+    if let Some(difference) = compare(spec, &actual) {
+        return Ok(TableMatch::Differs(difference));
+    }
+    if is_ours || is_empty(session, &spec.target)? { Ok(TableMatch::Fits) } else { Ok(TableMatch::Occupied) }
+}
+
+fn is_empty(session: &mut SqlSession, target: &TargetTable) -> Result<bool, StatementError> {
+    let rows = session.query(&format!("SELECT 1 FROM {} LIMIT 1", qualified(target)))?;
+    Ok(rows.is_empty())
 }
 
 /// The first difference that loads of the mirror would stumble over.

@@ -36,7 +36,7 @@ fn with_table(create: &'static str, type_of_n: &'static str) -> SqlServer {
     SqlServer::start(move |statement| {
         let described = |rows| SqlReply::Rows(&["Field", "Type", "Null", "Key", "Default", "Extra"], rows);
         match statement.split_whitespace().next().unwrap() {
-            "SELECT" => SqlReply::Rows(&["table_name"], vec![vec![Some("orders")]]),
+            "SELECT" => SqlReply::Rows(&["something"], vec![vec![Some("orders")]]),
             "DESC" => described(vec![
                 vec![Some("id"), Some("bigint(20)"), Some("NO"), Some("true"), None, Some("")],
                 vec![Some("n"), Some(type_of_n), Some("YES"), Some("false"), None, Some("")],
@@ -46,6 +46,10 @@ fn with_table(create: &'static str, type_of_n: &'static str) -> SqlServer {
         }
     })
 }
+
+/// One that a mirror has made.
+const OURS: &str = "CREATE TABLE `orders` (\n  `id` bigint(20) NOT NULL,\n  `n` int(11) NULL\n) ENGINE=OLAP \n\
+                    PRIMARY KEY(`id`)\nCOMMENT \"mirrored by dbmazz from public.orders\"\nDISTRIBUTED BY HASH(`id`)";
 
 const PRIMARY: &str = "CREATE TABLE `orders` (\n  `id` bigint(20) NOT NULL,\n  `n` int(11) NULL\n) ENGINE=OLAP \n\
                        PRIMARY KEY(`id`)\nDISTRIBUTED BY HASH(`id`)";
@@ -79,7 +83,7 @@ fn server_that_does_not_know_a_property_is_asked_without_it() {
 
 #[test]
 fn table_that_is_there_is_compared_and_not_touched() {
-    let fitting = with_table(PRIMARY, "int(11)");
+    let fitting = with_table(OURS, "int(11)");
     assert_eq!(sink(&fitting).prepare(&spec(), &Worker::default()), Ok(TableMatch::Fits));
     assert!(fitting.statements().iter().all(|statement| !statement.starts_with("CREATE TABLE")));
 
@@ -90,6 +94,36 @@ fn table_that_is_there_is_compared_and_not_touched() {
     let duplicate_key = with_table("CREATE TABLE `orders` (…) ENGINE=OLAP \nDUPLICATE KEY(`id`)", "int");
     let expected = TableMatch::Differs("it is not a Primary Key table".to_owned());
     assert_eq!(sink(&duplicate_key).prepare(&spec(), &Worker::default()), Ok(expected));
+}
+
+#[test]
+fn rows_that_no_mirror_has_put_there_are_noticed() {
+    let occupied = with_table(PRIMARY, "int(11)");
+    assert_eq!(sink(&occupied).prepare(&spec(), &Worker::default()), Ok(TableMatch::Occupied));
+}
+
+#[test]
+fn one_replica_is_taken_where_nobody_said_how_many_and_the_default_is_too_many() {
+    let refuse = |statement: &str| match statement {
+        _ if statement.starts_with("SELECT") => SqlReply::Rows(&["table_name"], vec![]),
+        _ if statement.starts_with("CREATE TABLE") && !statement.contains("\"replication_num\" = \"1\"") => {
+            SqlReply::Error(
+                1064,
+                "Table replication num should be less than or equal to the number of available BE nodes",
+            )
+        }
+        _ => SqlReply::Done,
+    };
+    let unsaid = SqlServer::start(refuse);
+    let without = StarRocksConfig { replication_num: None, ..reaching(&unsaid) };
+    let mut sink_without = StarRocksSink::with_pace(Arc::new(without), fast()).unwrap();
+    assert_eq!(sink_without.prepare(&spec(), &Worker::default()), Ok(TableMatch::Created));
+
+    let said = SqlServer::start(refuse);
+    let three = StarRocksConfig { replication_num: Some(3), ..reaching(&said) };
+    let mut sink_three = StarRocksSink::with_pace(Arc::new(three), fast()).unwrap();
+    let refused = sink_three.prepare(&spec(), &Worker::default());
+    assert!(matches!(refused, Err(StatementError::Refused { code: 1064, .. })), "{refused:?}");
 }
 
 #[test]

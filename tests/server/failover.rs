@@ -1,0 +1,66 @@
+//! Standbys of PostgreSQL 17 and later keep a copy of the slot, and the mirror keeps behind those that must not be lost.
+
+use std::time::Duration;
+
+use crate::harness::{Outcome, Pair, Settings, StopMode, wait_until};
+use crate::{on_a_pair, on_its_own_cluster};
+
+/// Whether the server knows failover slots; says so if not.
+fn has_failover_slots(pair: &Pair, test: &str) -> bool {
+    let major = pair.source.cluster().installation().major();
+    if major < 17 {
+        println!("{test}: skipped, PostgreSQL {major} has no failover slots");
+    }
+    major >= 17
+}
+
+fn mirrored_item(pair: &mut Pair) -> Outcome {
+    pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
+    pair.start_mirror(&["item"])?;
+    pair.wait()
+}
+
+#[test]
+fn the_slot_is_one_that_standbys_may_copy() {
+    on_a_pair(|pair| {
+        if !has_failover_slots(pair, "the_slot_is_one_that_standbys_may_copy") {
+            return Ok(());
+        }
+        mirrored_item(pair)?;
+        let sql = format!(
+            "SELECT failover AND NOT temporary FROM pg_replication_slots WHERE slot_name = 'dbmazz_{}'",
+            pair.mirror()
+        );
+        assert!(pair.source.is_true(&sql)?);
+        Ok(())
+    });
+}
+
+#[test]
+fn changes_that_a_standby_must_have_wait_until_it_has_them() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        if !has_failover_slots(pair, "changes_that_a_standby_must_have_wait_until_it_has_them") {
+            return Ok(());
+        }
+        mirrored_item(pair)?;
+        // A standby that has stopped receiving, as far as the server can tell. The worker must know the setting before
+        // the row is there, hence the restart.
+        pair.source.execute("SELECT pg_create_physical_replication_slot('standby', true)")?;
+        let cluster = pair.source.cluster();
+        cluster.configure(&Settings::default().set("synchronized_standby_slots", "standby"))?;
+        cluster.restart(StopMode::Fast)?;
+        pair.source.reconnect()?;
+        pair.source.execute("INSERT INTO item VALUES (1)")?;
+
+        wait_until("the log says what the mirror waits for", Duration::from_secs(60), || {
+            Ok(pair.source.cluster().log().contains("\"standby\" specified in parameter"))
+        })?;
+        assert_eq!(pair.target.count("item")?, 0);
+
+        wait_until("the row arrives when the standby has it", Duration::from_secs(60), || {
+            pair.source
+                .execute("SELECT pg_replication_slot_advance('standby', pg_current_wal_flush_lsn())")?;
+            Ok(pair.target.count("item")? == 1)
+        })
+    });
+}

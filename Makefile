@@ -10,6 +10,11 @@ SETUP := source tests/setup.sh
 CARGO_EXTENSION := --release --no-default-features --features "pg$$PG_MAJOR"
 # A failed test says where; a backtrace through the harness adds nothing.
 export RUST_BACKTRACE ?= 0
+# Without this cargo-pgrx links with a flag of its own, for which cargo compiles every dependency once more. Other
+# linkers than those of x86_64 may need the flag.
+ifeq ($(shell uname -m),x86_64)
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND ?= 1
+endif
 # Tests that run side by side. They wait more than they compute.
 TEST_THREADS ?= 6
 

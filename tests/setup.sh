@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what a build needs and is not there: a C compiler, make, Rust, libclang, PostgreSQL with its headers, and the
+# Installs what a build needs and is not there: a C compiler, make, libclang, PostgreSQL with its headers, and the
 # cargo-pgrx that fits. What is there already costs a moment and prints nothing.
 #
 # Sourced by the Makefile for what it exports: PATH, PG_CONFIG, PG_MAJOR. Run by itself it only installs.
@@ -98,16 +98,13 @@ set_up_tools() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v make >/dev/null || missing+=(make)
     have_libclang || missing+=(libclang-dev)
-    if ! command -v cargo >/dev/null && ! command -v curl >/dev/null; then missing+=(curl ca-certificates); fi
     if (( ${#missing[@]} )); then install_packages "${missing[@]}"; fi
 }
 
 set_up_rust() {
     export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
     if ! command -v cargo >/dev/null; then
-        say "installing Rust $RUST with rustup, into ${CARGO_HOME:-$HOME/.cargo}"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-            sh -s -- -y -q --no-modify-path --profile minimal -c rustfmt -c clippy --default-toolchain "$RUST"
+        fail "dbmazz needs Rust $RUST or newer with rustfmt and clippy; please install it with rustup"
     fi
     if ! have_rust; then
         command -v rustup >/dev/null || fail "dbmazz needs Rust $RUST or newer, and this is $(cargo --version)"

@@ -21,13 +21,14 @@ while :; do
     kill -0 "$command" 2>/dev/null || break
 done
 
-for (( tenths = 0; tenths < 300; tenths++ )); do
+# A cluster of a hundred databases has a hundred thousand files; a busy disk takes a minute to remove them.
+for (( tenths = 0; tenths < 1800; tenths++ )); do
     if rmdir "$directory" 2>/dev/null; then break; fi
-    if (( tenths == 20 )); then echo "dbmazz: waiting for servers to stop" >&2; fi
+    if (( tenths == 20 )); then echo "dbmazz: waiting for servers to stop and remove their files" >&2; fi
     sleep 0.1
 done
 if [[ -d $directory ]]; then
-    echo "dbmazz: servers in $directory did not stop" >&2
+    echo "dbmazz: servers left something in $directory" >&2
     exit 1
 fi
 if [[ $interrupted ]]; then exit 130; fi

@@ -18,6 +18,10 @@
 //! A transaction that is cut into many batches opens many floors at one position, so the floors are a multiset: the
 //! cost is `O(log n)` of the distinct positions of unfinished batches, and a commit costs nothing that stays.
 //!
+//! A row may also come *after* its transaction's commit: one whose values the log does not have, and that is read from
+//! the source. Until it has come its place is held ([`CheckpointTracker::hold`]): the hold is a floor itself, taken while
+//! the transaction was open, and every batch that is opened meanwhile has no higher one.
+//!
 //! Called by [`super::Pipeline`] alone, from one thread.
 
 use std::collections::BTreeMap;
@@ -32,6 +36,8 @@ pub(super) struct CheckpointTracker {
     in_transaction: bool,
     /// How many unfinished batches have this floor.
     floors: BTreeMap<Lsn, u32>,
+    /// The floor of rows that are still to be read from the source.
+    held: Option<Lsn>,
 }
 
 impl CheckpointTracker {
@@ -54,10 +60,31 @@ impl CheckpointTracker {
         }
     }
 
+    /// Everything that committed before has been seen.
+    pub(super) const fn position(&self) -> Lsn {
+        self.position
+    }
+
     /// A batch gets its first row. Its floor is returned, to be closed when the batch is loaded or dropped.
     pub(super) fn open(&mut self) -> Lsn {
-        self.add(self.position);
-        self.position
+        let floor = self.held.unwrap_or(self.position);
+        self.add(floor);
+        floor
+    }
+
+    /// A row of the open transaction will come after its commit. Holds are not counted: one [`Self::release`] ends them.
+    pub(super) fn hold(&mut self) {
+        if self.held.is_none() {
+            self.add(self.position);
+            self.held = Some(self.position);
+        }
+    }
+
+    /// The rows that were waited for have come.
+    pub(super) fn release(&mut self) {
+        if let Some(floor) = self.held.take() {
+            self.close(floor);
+        }
     }
 
     /// The batch with floor `mine` takes over a row of the batch with floor `other`; returns the floor of both.
@@ -133,6 +160,24 @@ mod tests {
         assert_eq!(tracker.durable(), Lsn(10));
         tracker.close(first);
         assert_eq!(tracker.durable(), Lsn(30));
+    }
+
+    #[test]
+    fn row_that_comes_after_its_commit_is_waited_for() {
+        let mut tracker = CheckpointTracker::default();
+        tracker.commit(Lsn(10));
+        tracker.row();
+        tracker.hold();
+        tracker.commit(Lsn(20));
+        tracker.decoded_to(Lsn(25));
+        assert_eq!(tracker.durable(), Lsn(10));
+        tracker.row();
+        let late = tracker.open();
+        tracker.commit(Lsn(25));
+        tracker.release();
+        assert_eq!(tracker.durable(), Lsn(10));
+        tracker.close(late);
+        assert_eq!(tracker.durable(), Lsn(25));
     }
 
     /// A step of a schedule; numbers choose among what is there at that moment.

@@ -7,6 +7,8 @@ pub enum Change {
     Insert,
     /// UPDATE.
     Update,
+    /// None of its own: a row that was read from the source, because the log did not have all of its values.
+    Completed,
 }
 
 /// Changes taken in and rows loaded.
@@ -37,6 +39,7 @@ impl TableCounters {
         match change {
             Change::Insert => self.inserts += 1,
             Change::Update => self.updates += 1,
+            Change::Completed => {}
         }
     }
 }

@@ -257,6 +257,19 @@ impl Pipeline {
         self.shared.checkpoint.decoded_to(lsn);
     }
 
+    /// The log does not have all values of a row of the open transaction; it will be read from the source and come as a
+    /// [`Change::Completed`] after the commit. Until [`Self::release`] the transaction is not durable.
+    pub fn hold(&mut self) {
+        self.shared.checkpoint.hold();
+    }
+
+    /// Every row that was waited for has come, and lies in a batch, or is not at the source any more.
+    pub fn release(&mut self) {
+        let position = self.shared.checkpoint.position();
+        self.commit(position);
+        self.shared.checkpoint.release();
+    }
+
     /// It is `now`. To be called as often as the flush interval is to be exact: once per turn of the worker's loop, not
     /// once per row.
     pub fn tick(&mut self, now: Instant) {

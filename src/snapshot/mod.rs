@@ -5,6 +5,16 @@
 //! are read too (their rows are not visible in the snapshot, and a plan made a moment too early loses nothing).
 //!
 //! Called by `postgres::scan` when a copy begins, and by `dbmazz_ctid_chunks` for any other tool.
+//!
+//! [`CatchUp`] says what the stream has to do for a table whose copy is later than the slot.
+
+mod catch_up;
+#[cfg(test)]
+mod model;
+mod visible;
+
+pub use catch_up::{CatchUp, Resumed, Treatment};
+pub use visible::{NoSnapshot, VisibleIn};
 
 /// A range of blocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

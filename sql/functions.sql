@@ -37,6 +37,27 @@ AS 'MODULE_PATHNAME', 'dbmazz_drop_mirror_wrapper';
 COMMENT ON FUNCTION dbmazz_drop_mirror(text, boolean) IS
     'removes a mirror with its workers and its slot; the target tables stay';
 
+CREATE FUNCTION dbmazz_add_table(mirror text, relation regclass)
+RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dbmazz_add_table_wrapper';
+COMMENT ON FUNCTION dbmazz_add_table(text, regclass) IS
+    'adds a table to a mirror: its rows are copied, then it streams with the others';
+
+CREATE FUNCTION dbmazz_remove_table(mirror text, relation regclass)
+RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dbmazz_remove_table_wrapper';
+COMMENT ON FUNCTION dbmazz_remove_table(text, regclass) IS
+    'takes a table out of a mirror; the target table stays';
+
+CREATE FUNCTION dbmazz_resync_table(mirror text, relation regclass)
+RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dbmazz_resync_table_wrapper';
+COMMENT ON FUNCTION dbmazz_resync_table(text, regclass) IS
+    'copies a table of a mirror again, while the others stream on; also one that is in error';
+
 CREATE FUNCTION dbmazz_check_mirror(
     server text,
     tables regclass[] DEFAULT NULL,

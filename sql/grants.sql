@@ -18,6 +18,9 @@ REVOKE ALL ON FUNCTION
     dbmazz_pause_mirror(text),
     dbmazz_resume_mirror(text),
     dbmazz_drop_mirror(text, boolean),
+    dbmazz_add_table(text, regclass),
+    dbmazz_remove_table(text, regclass),
+    dbmazz_resync_table(text, regclass),
     dbmazz_check_mirror(text, regclass[], text, jsonb),
     dbmazz_wait_mirror(text, pg_lsn, interval),
     dbmazz_starrocks_validator(text[], oid),
@@ -29,6 +32,9 @@ GRANT EXECUTE ON FUNCTION
     dbmazz_pause_mirror(text),
     dbmazz_resume_mirror(text),
     dbmazz_drop_mirror(text, boolean),
+    dbmazz_add_table(text, regclass),
+    dbmazz_remove_table(text, regclass),
+    dbmazz_resync_table(text, regclass),
     dbmazz_check_mirror(text, regclass[], text, jsonb),
     dbmazz_wait_mirror(text, pg_lsn, interval)
     TO pg_database_owner;

@@ -12,6 +12,7 @@ CREATE TABLE dbmazz.mirror (
     copy_rows     boolean NOT NULL,
     options       jsonb NOT NULL DEFAULT '{}',
     enabled       boolean NOT NULL DEFAULT true,
+    copy_lsn      pg_lsn,
     state         text NOT NULL DEFAULT 'starting' CHECK (state IN
                       ('starting', 'snapshot', 'streaming', 'paused', 'retrying', 'error', 'needs_resync')),
     last_error    text,
@@ -23,6 +24,7 @@ COMMENT ON COLUMN dbmazz.mirror.server IS 'name of the foreign server that the r
 COMMENT ON COLUMN dbmazz.mirror.owner IS 'role whose user mapping is used';
 COMMENT ON COLUMN dbmazz.mirror.publication IS 'publication whose tables, row filters and column lists are followed; null for an own list of tables';
 COMMENT ON COLUMN dbmazz.mirror.copy_rows IS 'whether the rows that are there already are copied';
+COMMENT ON COLUMN dbmazz.mirror.copy_lsn IS 'where the slot begins, while the first copy is not done: a copy that was interrupted goes on from its chunks';
 COMMENT ON COLUMN dbmazz.mirror.state IS 'state that the worker last wrote down; dbmazz_stat_mirror shows the present one';
 
 CREATE TABLE dbmazz.mirror_table (
@@ -35,6 +37,8 @@ CREATE TABLE dbmazz.mirror_table (
     definition      text,
     state           "char" NOT NULL DEFAULT 'i' CHECK (state IN ('i', 'd', 's', 'r', 'e')),
     snapshot_lsn    pg_lsn,
+    catch_up_lsn    pg_lsn,
+    catch_up        text,
     inserts         bigint NOT NULL DEFAULT 0,
     updates         bigint NOT NULL DEFAULT 0,
     deletes         bigint NOT NULL DEFAULT 0,
@@ -43,13 +47,16 @@ CREATE TABLE dbmazz.mirror_table (
     bytes_loaded    bigint NOT NULL DEFAULT 0,
     last_load_at    timestamptz,
     last_error      text,
-    PRIMARY KEY (mirror, relid)
+    PRIMARY KEY (mirror, relid),
+    CHECK ((catch_up IS NULL) = (catch_up_lsn IS NULL))
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE dbmazz.mirror_table IS 'tables of the mirrors';
 COMMENT ON COLUMN dbmazz.mirror_table.filtered IS 'whether the publication has a row filter, a column list or leaves out operations: such tables are decoded by pgoutput';
 COMMENT ON COLUMN dbmazz.mirror_table.definition IS 'the columns that the target table was made for; a change of the source is noticed by comparing with it';
 COMMENT ON COLUMN dbmazz.mirror_table.state IS 'i known, d being copied, s copied and catching up, r in step, e in error';
 COMMENT ON COLUMN dbmazz.mirror_table.snapshot_lsn IS 'position of the snapshot that the copy read';
+COMMENT ON COLUMN dbmazz.mirror_table.catch_up_lsn IS 'the stream brings the table into step here; null when it needs no treatment of its own';
+COMMENT ON COLUMN dbmazz.mirror_table.catch_up IS 'what the stream does up to there: "behind" for nothing, a snapshot for only what that one does not see, "completing" for reading from the source what the log does not have';
 
 CREATE TABLE dbmazz.checkpoint (
     mirror            text PRIMARY KEY REFERENCES dbmazz.mirror ON DELETE CASCADE,
@@ -90,6 +97,7 @@ CREATE TABLE dbmazz.snapshot_chunk (
     done_at     timestamptz,
     PRIMARY KEY (mirror, relid, chunk)
 ) WITH (fillfactor = 70);
+CREATE INDEX snapshot_chunk_waiting ON dbmazz.snapshot_chunk (mirror, relid, chunk) WHERE state = 'i';
 COMMENT ON TABLE dbmazz.snapshot_chunk IS 'block ranges of tables being copied';
 COMMENT ON COLUMN dbmazz.snapshot_chunk.end_block IS 'first block that is no longer part of the chunk; null for the last one, which has no end';
 COMMENT ON COLUMN dbmazz.snapshot_chunk.relfilenode IS 'file that the blocks are counted in; after a rewrite of the table the plan is void';

@@ -42,34 +42,39 @@ pub(super) fn set_latch_of(proc_number: i32) {
     }
 }
 
-/// Creates a logical slot that is dropped by itself when this process ends before it is made persistent.
+/// How long a slot is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SlotLasting {
+    /// It goes when its process fails before it is finished.
+    UntilMadePersistent,
+    /// It goes with its process.
+    AsLongAsTheProcess,
+}
+
+/// Creates a logical slot that is dropped by itself when this process ends, or for good once it is made persistent.
 ///
-/// From 17 on it is one that standbys may keep a copy of, for the mirror to go on after a failover. That takes no
+/// From 17 on the latter is one that standbys may keep a copy of, for the mirror to go on after a failover. That takes no
 /// setting here, only a server that is not in recovery; whether standbys do it is theirs to say
 /// (`sync_replication_slots`).
 ///
 /// # Safety
 ///
 /// This process holds no slot.
-pub(super) unsafe fn create_ephemeral_slot(name: &CStr) {
+pub(super) unsafe fn create_slot(name: &CStr, lasting: SlotLasting) {
+    use pg_sys::ReplicationSlotPersistency::{RS_EPHEMERAL, RS_TEMPORARY};
+    let persistency = match lasting {
+        SlotLasting::UntilMadePersistent => RS_EPHEMERAL,
+        SlotLasting::AsLongAsTheProcess => RS_TEMPORARY,
+    };
     // SAFETY: the caller vouches; the name outlives the call.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
-        pg_sys::ReplicationSlotCreate(
-            name.as_ptr(),
-            true,
-            pg_sys::ReplicationSlotPersistency::RS_EPHEMERAL,
-            false,
-        );
+        pg_sys::ReplicationSlotCreate(name.as_ptr(), true, persistency, false);
         #[cfg(any(feature = "pg17", feature = "pg18"))]
-        pg_sys::ReplicationSlotCreate(
-            name.as_ptr(),
-            true,
-            pg_sys::ReplicationSlotPersistency::RS_EPHEMERAL,
-            false,
-            true,
-            false,
-        );
+        {
+            let failover = matches!(lasting, SlotLasting::UntilMadePersistent);
+            pg_sys::ReplicationSlotCreate(name.as_ptr(), true, persistency, false, failover, false);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod raw {
 
         // replication/snapbuild.h
         pub(super) fn SnapBuildExportSnapshot(builder: *mut pg_sys::SnapBuild) -> *const c_char;
+        pub(super) fn SnapBuildClearExportedSnapshot();
 
         // access/xlogutils.h: C wants these as callbacks, and pgrx's wrappers are Rust functions.
         pub(super) fn read_local_xlog_page(
@@ -121,6 +122,16 @@ pub(super) unsafe fn export_snapshot(ctx: *mut pg_sys::LogicalDecodingContext) -
     }
 }
 
+/// Ends the transaction that [`export_snapshot`] has left open.
+///
+/// # Safety
+///
+/// It is still open, and nothing of it is in use.
+pub(super) unsafe fn end_exported_snapshot() {
+    // SAFETY: the caller vouches. The closure owns nothing that needs dropping.
+    unsafe { pg_guard_ffi_boundary(|| raw::SnapBuildClearExportedSnapshot()) }
+}
+
 /// Takes a tuple apart into the first `natts` elements of `values` and `nulls`.
 ///
 /// # Safety
@@ -160,6 +171,22 @@ pub(super) unsafe fn next_slot_of_range(
             }
             found
         })
+    }
+}
+
+/// Deforms all `natts` attributes of the row in `slot`.
+///
+/// # Safety
+///
+/// The slot holds a row of that many attributes.
+pub(super) unsafe fn deform_slot(slot: *mut pg_sys::TupleTableSlot, natts: c_int) {
+    // SAFETY: the caller vouches for the slot. The closure owns nothing that needs dropping.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            if i32::from((*slot).tts_nvalid) < natts {
+                raw::slot_getsomeattrs_int(slot, natts);
+            }
+        });
     }
 }
 

@@ -6,7 +6,8 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{catalog, session};
+use super::shmem::{self, Role};
+use super::{catalog, latch, session};
 use crate::pipeline::LabelSequence;
 
 /// Numbers of labels that are reserved at a time.
@@ -28,6 +29,36 @@ pub(super) fn top_up(mirror: &str, labels: &mut LabelSequence) {
         // The table holds the first number that is *not* reserved.
         session::transaction(|| catalog::incarnation::reserve(mirror, labels.incarnation(), until + 1));
         labels.extend(until);
+    }
+}
+
+/// Reserves the numbers that a decoder of the mirror wants and cannot reserve itself, and wakes it. For other processes.
+pub(super) fn reserve_wanted(mirror: &str, role: Role) {
+    let Some(room) = shmem::find(mirror).map(|mut slot| *slot.labels_of(role)) else { return };
+    let Some(until) = room.wanted() else { return };
+    session::transaction(|| catalog::incarnation::reserve(mirror, room.incarnation, until + 1));
+    let decoder = shmem::update(mirror, |slot| {
+        let now = slot.labels_of(role);
+        if now.incarnation == room.incarnation {
+            now.reserved_until = now.reserved_until.max(until);
+        }
+        if role == Role::Mirror { (slot.pid, slot.proc_number) } else { (0, 0) }
+    });
+    if let Some((pid, proc_number)) = decoder
+        && pid != 0
+    {
+        latch::wake(proc_number);
+    }
+}
+
+/// Asks for more numbers, for a decoder that sits in a callback.
+pub(super) fn ask_for_more(mirror: &str, role: Role, labels: &LabelSequence) {
+    let until = labels.reserved_until() + BLOCK;
+    let is_news = shmem::update(mirror, |slot| {
+        std::mem::replace(&mut slot.labels_of(role).wanted_until, until) < until
+    });
+    if is_news == Some(true) && role == Role::Mirror {
+        shmem::wake_launcher();
     }
 }
 

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::{compat, guc, shmem};
+use crate::lsn::Lsn;
 
 /// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
 /// that is busy; the rest would change what it sees or how its own rows are written.
@@ -59,6 +60,12 @@ pub(super) fn transaction<T>(body: impl FnOnce() -> T) -> T {
         pg_sys::CommitTransactionCommand();
     }
     result
+}
+
+/// Writes the log to disk up to the end of a record that has been inserted.
+pub(super) fn flush_log(end: Lsn) {
+    // SAFETY: the caller has the position from the record's insertion.
+    unsafe { pg_sys::XLogFlush(end.0) }
 }
 
 /// What `pg_stat_activity` shows of a worker that is waiting for work, or doing it.

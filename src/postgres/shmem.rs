@@ -123,23 +123,76 @@ pub(crate) enum HolderPhase {
     Holding,
 }
 
+/// What a holder is for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum HolderTask {
+    /// It creates the mirror's slot, with the snapshot that belongs to it.
+    #[default]
+    Slot,
+    /// It takes a snapshot of now, for a copy that lost its own.
+    Snapshot,
+    /// It creates a slot of its own for tables that are copied while the others stream, with its snapshot, and decodes it
+    /// when they are copied.
+    Tables,
+}
+
 /// The snapshot that the copy reads, and who holds it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Holder {
     /// Process of the holder; 0 when there is none.
     pub(crate) pid: i32,
+    /// What it is for.
+    pub(crate) task: HolderTask,
     /// How far it has come.
     pub(crate) phase: HolderPhase,
     /// What `SET TRANSACTION SNAPSHOT` would take; empty when no copy was wanted.
     pub(crate) snapshot: Text<64>,
     /// Everything that committed before is in the snapshot, everything after comes from the slot.
     pub(crate) consistent_lsn: Lsn,
-    /// Set by the mirror worker: the snapshot is no longer needed.
+    /// Set by whoever leads the copy: the snapshot is no longer needed.
     pub(crate) leave: bool,
 }
 
-/// Processes that can help one mirror at a time: the holder and the most snapshot workers that an option allows.
-const MAX_HELPERS: usize = 65;
+/// How far the tables that are copied while the others stream have come towards the stream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Handover {
+    /// None is near.
+    #[default]
+    None,
+    /// Their decoder is about as far as the mirror worker, which is asked to stop for a moment.
+    Asked,
+    /// The mirror worker stands at [`Sync::position`] until they are there too.
+    Standing,
+    /// They are; the mirror worker takes them over from there.
+    Done,
+}
+
+/// What the mirror worker and the processes tell each other that bring tables into the running stream.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sync {
+    /// How far it has come.
+    pub(crate) handover: Handover,
+    /// Where the mirror worker stands.
+    pub(crate) position: Lsn,
+    /// The decoder's incarnation, and the numbers that are reserved for it or that it wants.
+    pub(crate) labels: LabelRoom,
+}
+
+/// Numbers of labels for a process that sits in a callback and cannot reserve them itself. The launcher has that done for
+/// the mirror worker, whoever leads the copy does it for the other decoder.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LabelRoom {
+    /// Whose numbers.
+    pub(crate) incarnation: u64,
+    /// Numbers up to this one may be used.
+    pub(crate) reserved_until: u64,
+    /// Numbers up to this one are wanted.
+    pub(crate) wanted_until: u64,
+}
+
+/// Processes that can help one mirror at a time: the holder, who leads a copy beside the stream, and the most snapshot
+/// workers that an option allows.
+const MAX_HELPERS: usize = 66;
 
 /// The processes that help a mirror's worker. They outlive it for a moment when it fails, and must be gone before
 /// another one begins anew: what they load would be of an older snapshot.
@@ -217,12 +270,12 @@ pub(crate) struct MirrorSlot {
     pub(crate) flush_requested: Lsn,
     /// The copy's snapshot.
     pub(crate) holder: Holder,
-    /// Loads of the current incarnation may use numbers below this one.
-    pub(crate) labels_reserved_until: u64,
-    /// The worker sits in a long transaction and needs more numbers (asked of the launcher).
-    pub(crate) labels_wanted_until: u64,
-    /// The incarnation that they are for.
-    pub(crate) incarnation: u64,
+    /// Tables that come into the running stream.
+    pub(crate) sync: Sync,
+    /// Counts the changes of the list of tables: the worker reads it again when it has moved.
+    pub(crate) tables_version: u64,
+    /// The worker's incarnation, and its numbers; in a long transaction it asks the launcher for more.
+    pub(crate) labels: LabelRoom,
     /// Times of the last three failures without progress, newest first; 0 for none.
     pub(crate) crashes: [i64; 3],
     /// The worker that runs, or ran last, ended by an error that nobody had asked for.
@@ -235,7 +288,31 @@ pub(crate) struct MirrorSlot {
     pub(crate) not_before: i64,
 }
 
+/// Who decodes for a mirror.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// The mirror worker, whose figures the views show.
+    Mirror,
+    /// The holder of a slot for tables that come into the running stream.
+    Tables,
+}
+
+impl LabelRoom {
+    /// Up to which number more are to be reserved, if they are.
+    pub(crate) fn wanted(&self) -> Option<u64> {
+        (self.wanted_until > self.reserved_until).then_some(self.wanted_until)
+    }
+}
+
 impl MirrorSlot {
+    /// The label numbers of a decoder.
+    pub(crate) const fn labels_of(&mut self, role: Role) -> &mut LabelRoom {
+        match role {
+            Role::Mirror => &mut self.labels,
+            Role::Tables => &mut self.sync.labels,
+        }
+    }
+
     /// How many failures there were after a time.
     pub(crate) fn crashes_since(&self, time: i64) -> usize {
         self.crashes.iter().filter(|&&crash| crash > time).count()
@@ -298,18 +375,28 @@ pub(crate) fn add_loaded(mirror: &str, rows: u64, bytes: u64) {
     });
 }
 
-/// Asks the launcher to have label numbers reserved, for a worker that cannot commit.
-pub(crate) fn ask_for_labels(mirror: &str, until: u64) {
-    let (news, launcher) = {
-        let mut shared = SHARED.exclusive();
-        let launcher = (shared.launcher_pid, shared.launcher_proc_number);
-        let slot = shared.mirrors.iter_mut().find(|slot| slot.in_use && slot.mirror.as_str() == mirror);
-        let news = slot.is_some_and(|slot| std::mem::replace(&mut slot.labels_wanted_until, until) < until);
-        (news, launcher)
+/// Wakes the launcher.
+pub(crate) fn wake_launcher() {
+    let (pid, proc_number) = {
+        let shared = SHARED.share();
+        (shared.launcher_pid, shared.launcher_proc_number)
     };
-    if news && launcher.0 != 0 {
-        super::latch::wake(launcher.1);
+    if pid != 0 {
+        super::latch::wake(proc_number);
     }
+}
+
+/// Wakes the worker of a mirror, if there is one.
+pub(crate) fn wake_worker(mirror: &str) {
+    if let Some(slot) = find(mirror).filter(|slot| slot.pid != 0) {
+        super::latch::wake(slot.proc_number);
+    }
+}
+
+/// Tells the worker of a mirror that its list of tables has changed. Called after commit.
+pub(crate) fn tables_changed(mirror: &str) {
+    update(mirror, |slot| slot.tables_version += 1);
+    wake_worker(mirror);
 }
 
 /// Where the slot of a mirror is. It stays there for as long as a worker of the mirror runs.

@@ -60,4 +60,8 @@ impl Sink for CountingSink {
     fn prepare(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         Ok(TableMatch::Created)
     }
+
+    fn replace(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
+        Ok(TableMatch::Created)
+    }
 }

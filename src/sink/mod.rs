@@ -62,6 +62,12 @@ pub trait Sink: Send {
     /// When the target refuses, or the worker has to stop.
     fn prepare(&mut self, spec: &TableSpec, watch: &dyn Watch) -> Result<TableMatch, StatementError>;
 
+    /// Drops a table that a mirror made for other columns, and creates it anew. No load of it may be in flight.
+    ///
+    /// # Errors
+    /// When the target refuses, or the worker has to stop.
+    fn replace(&mut self, spec: &TableSpec, watch: &dyn Watch) -> Result<TableMatch, StatementError>;
+
     /// What another thread calls to end a request in flight. The sink is of no use afterwards.
     fn interrupter(&self) -> Interrupter {
         Box::new(|| ())
@@ -115,4 +121,6 @@ pub enum TableMatch {
     Occupied,
     /// It was there, and is another table; the text says how it differs.
     Differs(String),
+    /// The same, but a mirror has made it.
+    Outdated(String),
 }

@@ -47,6 +47,8 @@ pub enum Job {
     },
     /// Create what is missing of the tables and their database, one after another, and compare the others.
     Prepare(Vec<Arc<TableSpec>>),
+    /// Drop the tables and create them anew, one after another.
+    Replace(Vec<Arc<TableSpec>>),
 }
 
 /// How a job ended.
@@ -58,11 +60,11 @@ pub enum Outcome {
     Truncate(TargetTable, Result<(), StatementError>),
     /// Of [`Job::Settle`].
     Settle(Label, Result<LabelFate, LoadError>),
-    /// Of [`Job::Prepare`]: one for each table, in the order of the job. It goes on after an error.
+    /// Of [`Job::Prepare`] and [`Job::Replace`]: one for each table, in the order of the job. It goes on after an error.
     Prepare(Vec<Prepared>),
 }
 
-/// What became of one table of [`Job::Prepare`].
+/// What became of one table of [`Job::Prepare`] or [`Job::Replace`].
 #[derive(Debug)]
 pub struct Prepared {
     /// The table.
@@ -290,16 +292,20 @@ fn perform(sink: &mut dyn Sink, job: Job, watch: &dyn Watch) -> Outcome {
             let result = sink.settle(&database, &label, watch);
             Outcome::Settle(label, result)
         }
-        Job::Prepare(specs) => Outcome::Prepare(
-            specs
-                .into_iter()
-                .map(|spec| {
-                    let result = sink.prepare(&spec, watch);
-                    Prepared { spec, result }
-                })
-                .collect(),
-        ),
+        Job::Prepare(specs) => each(specs, |spec| sink.prepare(spec, watch)),
+        Job::Replace(specs) => each(specs, |spec| sink.replace(spec, watch)),
     }
+}
+
+fn each(
+    specs: Vec<Arc<TableSpec>>,
+    mut make: impl FnMut(&TableSpec) -> Result<TableMatch, StatementError>,
+) -> Outcome {
+    let prepared = specs.into_iter().map(|spec| {
+        let result = make(&spec);
+        Prepared { spec, result }
+    });
+    Outcome::Prepare(prepared.collect())
 }
 
 /// How a thread's sink sees the worker.

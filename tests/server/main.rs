@@ -21,8 +21,10 @@ mod own_tools;
 mod random_changes;
 mod readme;
 mod refusal;
+mod resumed_copy;
 mod shutdown;
 mod slot;
+mod tables;
 mod types;
 mod views;
 

@@ -144,7 +144,7 @@ fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(
 }
 
 /// A mirror, locked for the rest of the transaction, that the caller may do with as he likes.
-fn owned(name: &str) -> Result<Option<MirrorRow>, Failure> {
+pub(super) fn owned(name: &str) -> Result<Option<MirrorRow>, Failure> {
     let Some(row) = as_extension(|| mirror::lock(name)) else { return Ok(None) };
     // SAFETY: looks into the system caches. A superuser has the privileges of every role.
     if unsafe { pg_sys::has_privs_of_role(current_role(), row.owner) } {

@@ -17,6 +17,7 @@ mod failure;
 mod mirror;
 mod pending;
 mod stat;
+mod tables;
 mod validator;
 mod wait;
 

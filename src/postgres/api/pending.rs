@@ -34,12 +34,20 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 struct Pending {
     /// Touched mirrors, and whether they were enabled before.
     touched: BTreeMap<String, bool>,
+    /// Mirrors whose tables have been changed.
+    tables: BTreeSet<String>,
     /// Those of them that were dropped, if no savepoint has taken it back.
     dropped: BTreeSet<String>,
     /// What shared memory is told after the commit.
     wishes: Vec<(String, Wanted)>,
     /// Workers that were told to stop before it.
     stopped: Vec<String>,
+}
+
+impl Pending {
+    fn is_untouched(&self) -> bool {
+        self.touched.is_empty() && self.tables.is_empty()
+    }
 }
 
 thread_local! {
@@ -50,10 +58,24 @@ thread_local! {
 /// Remembers that the row of a mirror has been written. `was_enabled` is what it said before.
 pub(super) fn touch(mirror: &str, was_enabled: bool) {
     let is_first = PENDING.with_borrow_mut(|pending| {
-        let is_first = pending.touched.is_empty();
+        let is_first = pending.is_untouched();
         pending.touched.entry(mirror.to_owned()).or_insert(was_enabled);
         is_first
     });
+    register(is_first);
+}
+
+/// Remembers that the tables of a mirror have been written.
+pub(super) fn touch_tables(mirror: &str) {
+    let is_first = PENDING.with_borrow_mut(|pending| {
+        let is_first = pending.is_untouched();
+        pending.tables.insert(mirror.to_owned());
+        is_first
+    });
+    register(is_first);
+}
+
+fn register(is_first: bool) {
     if is_first {
         register_xact_callback(PgXactCallbackEvent::PreCommit, before_commit);
         register_xact_callback(PgXactCallbackEvent::PrePrepare, refuse_prepare);
@@ -103,6 +125,11 @@ fn after_commit() {
     let pending = PENDING.take();
     for (name, wanted) in pending.wishes {
         tell(&name, wanted);
+    }
+    for name in pending.tables {
+        if find(&name).is_some_and(|slot| is_ours(&slot)) {
+            shmem::tables_changed(&name);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgrx::datum::Interval;
-use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::failure::Failure;
@@ -12,7 +12,7 @@ use crate::lsn::Lsn;
 use crate::postgres::catalog::{as_extension, mirror, source, table};
 use crate::postgres::latch;
 use crate::postgres::lsn_datum::LsnDatum;
-use crate::postgres::shmem;
+use crate::postgres::{session, shmem};
 
 /// Polls start with this pause …
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -51,8 +51,7 @@ fn dbmazz_wait_mirror(
 /// to it. A message of our own makes the log go on, and is flushed.
 fn flush_past_insert_position() {
     let end = as_extension(source::emit_message);
-    // SAFETY: the position is the end of a record that this process has just inserted.
-    unsafe { pg_sys::XLogFlush(end.0) };
+    session::flush_log(end);
 }
 
 fn wait(name: &str, lsn: Lsn, deadline: Option<Instant>) -> Result<bool, Failure> {

@@ -95,6 +95,35 @@ pub(in crate::postgres) fn count_left(mirror: &str) -> usize {
     usize::try_from(count.unwrap_or_default()).unwrap_or(usize::MAX)
 }
 
+/// How many chunks a table has, and how many of them are done. Mirror worker.
+pub(in crate::postgres) fn counts(mirror: &str, relid: pg_sys::Oid) -> (usize, usize) {
+    let count = |number: i64| usize::try_from(number).unwrap_or_default();
+    query::row(
+        "SELECT count(*), count(*) FILTER (WHERE state = 'r') FROM dbmazz.snapshot_chunk
+         WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into()],
+        |row| (count(row.must(1)), count(row.must(2))),
+    )
+    .unwrap_or_default()
+}
+
+/// The file that the chunks of a table are counted in; none when it has no chunks. Mirror worker.
+pub(in crate::postgres) fn relfilenode(mirror: &str, relid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    query::row(
+        "SELECT relfilenode FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2 LIMIT 1",
+        &[mirror.into(), relid.into()],
+        |row| row.must(1),
+    )
+}
+
+/// Forgets the chunks of a table. Any process.
+pub(in crate::postgres) fn clear_of(mirror: &str, relid: pg_sys::Oid) {
+    query::run(
+        "DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into()],
+    );
+}
+
 /// Forgets all chunks of a mirror. Mirror worker.
 pub(in crate::postgres) fn clear(mirror: &str) {
     query::run("DELETE FROM dbmazz.snapshot_chunk WHERE mirror = $1", &[mirror.into()]);

@@ -4,6 +4,8 @@ use pgrx::pg_sys;
 use serde_json::Value;
 
 use super::query::{self, Row};
+use crate::lsn::Lsn;
+use crate::postgres::lsn_datum::LsnDatum;
 use crate::postgres::shmem::MirrorState;
 
 /// A row of the table.
@@ -21,6 +23,8 @@ pub(in crate::postgres) struct MirrorRow {
     pub(in crate::postgres) options: Value,
     /// Whether it is meant to have a worker.
     pub(in crate::postgres) enabled: bool,
+    /// Where the slot begins, while the first copy is not done.
+    pub(in crate::postgres) copy_lsn: Option<Lsn>,
 }
 
 /// What `dbmazz_start_mirror` writes down.
@@ -39,7 +43,7 @@ pub(in crate::postgres) struct NewMirror<'a> {
     pub(in crate::postgres) options: &'a Value,
 }
 
-const COLUMNS: &str = "server, owner, publication, copy_rows, options::text, enabled";
+const COLUMNS: &str = "server, owner, publication, copy_rows, options::text, enabled, copy_lsn";
 
 /// A mirror by name. Any process.
 pub(in crate::postgres) fn read(mirror: &str) -> Option<MirrorRow> {
@@ -97,6 +101,14 @@ pub(in crate::postgres) fn resume(mirror: &str) {
     );
 }
 
+/// Writes down that the first copy has begun, and where its slot begins; or that there is none. Mirror worker.
+pub(in crate::postgres) fn write_copy_lsn(mirror: &str, lsn: Option<Lsn>) {
+    query::run(
+        "UPDATE dbmazz.mirror SET copy_lsn = $2 WHERE mirror = $1",
+        &[mirror.into(), lsn.map(LsnDatum).into()],
+    );
+}
+
 /// Writes down the state of a mirror. With an error the time is noted, too; without one the last error stays. Worker.
 pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: Option<&str>) {
     query::run(
@@ -116,5 +128,6 @@ fn from_row(row: &Row<'_>) -> MirrorRow {
         // The column is jsonb, so its text is JSON.
         options: serde_json::from_str(&row.must::<String>(5)).unwrap_or(Value::Null),
         enabled: row.must(6),
+        copy_lsn: row.get::<LsnDatum>(7).map(|lsn| lsn.0),
     }
 }

@@ -16,6 +16,7 @@ pub(super) mod checkpoint;
 pub(super) mod chunk;
 pub(super) mod event;
 pub(super) mod incarnation;
+pub(super) mod lookup;
 pub(super) mod mirror;
 pub(super) mod publication;
 mod query;
@@ -57,9 +58,35 @@ pub(super) fn as_extension<T>(body: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `body` with the rights of a role, and nothing more: what it calls cannot change the session (worker.c does the same
+/// for what it applies). For workers.
+pub(super) fn with_rights_of<T>(role: pg_sys::Oid, body: impl FnOnce() -> T) -> T {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: called inside a transaction, which restores the user by itself when `body` raises an error.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
+    }
+    let result = body();
+    // SAFETY: gives back what was read above.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+    result
+}
+
 /// Whether this database has the extension. For workers that come to a database without knowing.
 pub(super) fn is_installed() -> bool {
     query::exists("SELECT FROM pg_catalog.pg_extension WHERE extname = 'dbmazz'", &[])
+}
+
+/// The snapshot of the transaction, as `xmin:xmax:xip,…`. Not for a worker that decodes.
+pub(super) fn current_snapshot() -> String {
+    query::row("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", &[], |row| row.must(1))
+        .unwrap_or_default()
+}
+
+/// Exports the snapshot of the transaction for others to import. Not for a worker that decodes.
+pub(super) fn export_snapshot() -> String {
+    query::row("SELECT pg_catalog.pg_export_snapshot()", &[], |row| row.must(1)).unwrap_or_default()
 }
 
 /// Who holds up the creation of a slot: the oldest transaction, prepared ones too. Not for a worker that decodes.

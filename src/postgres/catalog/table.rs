@@ -8,6 +8,7 @@ use super::query::{self, Row};
 use crate::lsn::Lsn;
 use crate::postgres::lsn_datum::LsnDatum;
 use crate::postgres::shmem;
+use crate::snapshot::CatchUp;
 use crate::table::TargetTable;
 
 /// How far a table has come, in letters of `pg_subscription_rel`.
@@ -65,6 +66,20 @@ pub(in crate::postgres) struct MirrorTableRow {
     pub(in crate::postgres) definition: Option<String>,
     /// How far it has come.
     pub(in crate::postgres) state: TableState,
+    /// What the stream has to do for it, and up to where.
+    pub(in crate::postgres) catch_up: Option<(Lsn, CatchUp)>,
+}
+
+impl MirrorTableRow {
+    /// Whether an earlier worker of this mirror has begun to copy it: rows at the target are the mirror's own.
+    pub(in crate::postgres) const fn has_begun(&self) -> bool {
+        self.definition.is_some()
+    }
+
+    /// Whether it waits for a copy, or is in the midst of one.
+    pub(in crate::postgres) fn wants_copy(&self) -> bool {
+        matches!(self.state, TableState::Known | TableState::Copying)
+    }
 }
 
 /// A table that joins a mirror.
@@ -109,7 +124,7 @@ pub(in crate::postgres) struct Counters {
 /// The tables of a mirror, in the order of their names. Any process.
 pub(in crate::postgres) fn list(mirror: &str) -> Vec<MirrorTableRow> {
     query::rows(
-        "SELECT relid, source_name, target_database, target_table, filtered, definition, state
+        "SELECT relid, source_name, target_database, target_table, filtered, definition, state, catch_up_lsn, catch_up
          FROM dbmazz.mirror_table WHERE mirror = $1 ORDER BY source_name, relid",
         &[mirror.into()],
         from_row,
@@ -132,14 +147,38 @@ pub(in crate::postgres) fn insert(mirror: &str, new: &NewTable) {
     );
 }
 
-/// The table of this database's other mirrors that has the same target, by name of mirror and source. Backends.
-pub(in crate::postgres) fn with_target(target: &TargetTable, server: &str) -> Option<(String, String)> {
+/// The table of this database's mirrors that has the same target, by name of mirror and source; not `itself`. Backends.
+pub(in crate::postgres) fn with_target(
+    target: &TargetTable,
+    server: &str,
+    itself: Option<pg_sys::Oid>,
+) -> Option<(String, String)> {
     query::row(
         "SELECT t.mirror, t.source_name FROM dbmazz.mirror_table t JOIN dbmazz.mirror m USING (mirror)
-         WHERE t.target_database = $1 AND t.target_table = $2 AND m.server = $3",
-        &[target.database.as_str().into(), target.table.as_str().into(), server.into()],
+         WHERE t.target_database = $1 AND t.target_table = $2 AND m.server = $3 AND t.relid IS DISTINCT FROM $4",
+        &[target.database.as_str().into(), target.table.as_str().into(), server.into(), itself.into()],
         |row| (row.must(1), row.must(2)),
     )
+}
+
+/// Takes a table out of a mirror. Backends.
+pub(in crate::postgres) fn remove(mirror: &str, relid: pg_sys::Oid) {
+    super::chunk::clear_of(mirror, relid);
+    query::run(
+        "DELETE FROM dbmazz.mirror_table WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into()],
+    );
+}
+
+/// Writes down that a table is wanted anew, also one in error. Backends.
+pub(in crate::postgres) fn copy_again(mirror: &str, relid: pg_sys::Oid, filtered: bool) {
+    super::chunk::clear_of(mirror, relid);
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = 'i', filtered = $3, last_error = NULL, catch_up_lsn = NULL,
+             catch_up = NULL, snapshot_lsn = NULL
+         WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), filtered.into()],
+    );
 }
 
 /// Writes down how far a table has come, and why it went no further; without an error the last one is forgotten.
@@ -160,20 +199,72 @@ pub(in crate::postgres) fn write_state(
 pub(in crate::postgres) fn fail(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
     write_state(mirror, relid, TableState::Error, Some(reason));
     let message = format!("table \"{source_name}\" has been put into error: {reason}");
-    let hint = "Mend the cause, drop the mirror and start it again to copy the table anew.";
+    let hint = "Mend the cause, then copy the table again with dbmazz_resync_table.";
     Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
     warning!("mirror \"{mirror}\": {message}");
     shmem::note_error(mirror, &message);
 }
 
-/// Writes down that a table is in step: its rows are copied as of `snapshot_lsn`, and what came later is in the slot.
-/// Mirror worker.
-pub(in crate::postgres) fn set_ready(mirror: &str, relid: pg_sys::Oid, snapshot_lsn: Lsn) {
+/// Writes down that the rows of a table are copied, as of `snapshot_lsn` or a later snapshot, and what came since is in
+/// the slot. It is in step at once, unless it has to catch up. Mirror worker.
+pub(in crate::postgres) fn set_copied(mirror: &str, relid: pg_sys::Oid, snapshot_lsn: Lsn) {
     query::run(
-        "UPDATE dbmazz.mirror_table SET state = 'r', snapshot_lsn = $3, last_error = NULL
-         WHERE mirror = $1 AND relid = $2 AND state <> 'e'",
+        "UPDATE dbmazz.mirror_table SET state = CASE WHEN catch_up IS NULL THEN 'r' ELSE 's' END,
+             snapshot_lsn = coalesce(snapshot_lsn, $3), last_error = NULL
+         WHERE mirror = $1 AND relid = $2 AND state = 'd'",
         &[mirror.into(), relid.into(), LsnDatum(snapshot_lsn).into()],
     );
+}
+
+/// Writes down that everything that committed up to `lsn` is at the target, for a table that was copied as of
+/// `snapshot_lsn`: the stream has it from there on. Whether it was still being copied. The holder of its slot.
+pub(in crate::postgres) fn set_caught_up(
+    mirror: &str,
+    relid: pg_sys::Oid,
+    snapshot_lsn: Lsn,
+    lsn: Lsn,
+) -> bool {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = 's', snapshot_lsn = $3, catch_up_lsn = $4, catch_up = $5,
+             last_error = NULL
+         WHERE mirror = $1 AND relid = $2 AND state = 'd'",
+        &[
+            mirror.into(),
+            relid.into(),
+            LsnDatum(snapshot_lsn).into(),
+            LsnDatum(lsn).into(),
+            CatchUp::Behind.to_string().into(),
+        ],
+    ) == 1
+}
+
+/// Writes down that the stream has passed the position at which a table comes into step. Mirror worker.
+pub(in crate::postgres) fn set_in_step(mirror: &str, relid: pg_sys::Oid) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = 'r', catch_up_lsn = NULL, catch_up = NULL
+         WHERE mirror = $1 AND relid = $2 AND state = 's'",
+        &[mirror.into(), relid.into()],
+    );
+}
+
+/// Writes down what the stream will have to do for a table whose copy is later than the slot. Mirror worker.
+pub(in crate::postgres) fn write_catch_up(mirror: &str, relid: pg_sys::Oid, until: Lsn, catch_up: &CatchUp) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET catch_up_lsn = $3, catch_up = $4, snapshot_lsn = $3
+         WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), LsnDatum(until).into(), catch_up.to_string().into()],
+    );
+}
+
+/// Writes down that a table has to be copied from its beginning, and forgets the copy so far. Says whether the table is
+/// there and not in error. Any process.
+pub(in crate::postgres) fn begin_anew(mirror: &str, relid: pg_sys::Oid) -> bool {
+    super::chunk::clear_of(mirror, relid);
+    query::run(
+        "UPDATE dbmazz.mirror_table SET state = 'i', catch_up_lsn = NULL, catch_up = NULL, snapshot_lsn = NULL
+         WHERE mirror = $1 AND relid = $2 AND state <> 'e'",
+        &[mirror.into(), relid.into()],
+    ) == 1
 }
 
 /// Writes down the columns that the target was made for. Mirror worker.
@@ -224,5 +315,9 @@ fn from_row(row: &Row<'_>) -> MirrorTableRow {
         filtered: row.must(5),
         definition: row.get(6),
         state: TableState::of(row.must(7)),
+        catch_up: row.get::<LsnDatum>(8).zip(row.get::<String>(9)).map(|(lsn, text)| {
+            let catch_up = CatchUp::parse(&text).unwrap_or_else(|problem| error!("{problem}"));
+            (lsn.0, catch_up)
+        }),
     }
 }

@@ -32,9 +32,10 @@ unsafe fn behind<'a>(ctx: Context) -> &'a mut Behind {
 pub(super) unsafe extern "C-unwind" fn begin(ctx: Context, txn: Txn) {
     // SAFETY: called by the server with its own context and transaction.
     unsafe {
-        let behind = behind(ctx);
-        if behind.feed.has_filtered_tables()
-            && let Some(original) = behind.originals.begin
+        let here = behind(ctx);
+        here.feed.begin(Lsn((*txn).end_lsn), (*txn).xid.into_inner());
+        if here.feed.has_filtered_tables()
+            && let Some(original) = here.originals.begin
         {
             pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn));
         }

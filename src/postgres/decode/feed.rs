@@ -10,15 +10,17 @@ use hashbrown::HashMap;
 use pgrx::pg_sys;
 
 use super::super::catalog::relation::Columns;
-use super::super::catalog::table::MirrorTableRow;
+use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
+use super::super::shmem::Role;
 use super::super::tuple::{RowMemory, Toast, TupleRow};
 use super::super::{compat, latch, session};
 use super::filtered::Filtered;
+use super::incomplete::{Incomplete, TooMany};
 use super::mirrored::{self, Columnar, Mirrored, Route};
 use super::news::{FailedTable, News};
 use super::outgoing::Outgoing;
-use crate::encode::{Row, Value};
+use crate::encode::{Row, RowEncoder, Value};
 use crate::lsn::Lsn;
 use crate::options::{OnStatement, Options};
 use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, PushError, TableIndex};
@@ -37,7 +39,15 @@ pub(in super::super) struct Feed {
     pub(super) tables: HashMap<u32, Mirrored>,
     pub(super) news: News,
     pub(super) filtered: Filtered,
+    /// Rows that the source must complete.
+    pub(super) incomplete: Incomplete,
     filtered_tables: usize,
+    /// Tables that are not in step yet.
+    pub(super) catching_up: Vec<u32>,
+    /// Loads of tables that have left may still be under way.
+    leaving: Vec<TableIndex>,
+    /// The transaction at hand.
+    pub(super) xid: u32,
     memory: RowMemory,
     changes: u32,
     records: u32,
@@ -45,31 +55,135 @@ pub(in super::super) struct Feed {
 }
 
 impl Feed {
-    /// An empty feed for the tables of a mirror.
+    /// An empty feed for the tables of a mirror that are streamed.
     pub(in super::super) fn new(
         mirror: &str,
+        role: Role,
         options: &Options,
         tables: &[MirrorTableRow],
         loader: Loader,
         labels: LabelSequence,
     ) -> Self {
         mirrored::watch_invalidations();
-        let tables: HashMap<u32, Mirrored> =
-            tables.iter().map(|row| (row.relid.to_u32(), Mirrored::new(row))).collect();
-        Self {
+        let mut feed = Self {
             mirror: mirror.to_owned(),
             pipeline: Pipeline::new(limits(options), Instant::now()),
-            outgoing: Outgoing::new(mirror, loader, labels),
-            filtered_tables: tables.values().filter(|table| table.route == Route::Pgoutput).count(),
+            outgoing: Outgoing::new(mirror, role, loader, labels),
+            filtered_tables: 0,
+            catching_up: Vec::new(),
+            leaving: Vec::new(),
+            xid: 0,
             filtered: Filtered::default(),
-            tables,
+            incomplete: Incomplete::default(),
+            tables: HashMap::new(),
             options: options.clone(),
             news: News::default(),
             memory: RowMemory::new(),
             changes: 0,
             records: 0,
             received: Lsn::INVALID,
+        };
+        feed.set_tables(tables);
+        feed
+    }
+
+    /// Follows the mirror's list of tables: those that have left it, or wait for another copy, are let go; those that have
+    /// joined are taken in. Between records.
+    pub(in super::super) fn set_tables(&mut self, rows: &[MirrorTableRow]) {
+        let streamed =
+            |row: &&MirrorTableRow| matches!(row.state, TableState::Ready | TableState::CatchingUp);
+        let wanted: HashMap<u32, &MirrorTableRow> =
+            rows.iter().filter(streamed).map(|row| (row.relid.to_u32(), row)).collect();
+        let gone: Vec<u32> =
+            self.tables.keys().filter(|relid| !wanted.contains_key(*relid)).copied().collect();
+        for relid in gone {
+            if let Some(columnar) = self.tables.remove(&relid).and_then(|table| table.columnar) {
+                self.pipeline.remove_table(columnar.index);
+                self.leaving.push(columnar.index);
+            }
         }
+        for (relid, row) in wanted {
+            self.tables.entry(relid).or_insert_with(|| Mirrored::new(row));
+        }
+        self.count_tables();
+    }
+
+    fn count_tables(&mut self) {
+        let tables = self.tables.values();
+        self.filtered_tables = tables.clone().filter(|it| it.usual_route == Route::Pgoutput).count();
+        self.catching_up = tables.filter(|it| it.catch_up.is_some()).map(|it| it.relid).collect();
+    }
+
+    /// Rows that are to be read from the source. Between records.
+    pub(in super::super) const fn incomplete(&mut self) -> &mut Incomplete {
+        &mut self.incomplete
+    }
+
+    /// Takes in a row that was read from the source.
+    pub(in super::super) fn completed(&mut self, relid: u32, row: &impl Row) -> Result<(), String> {
+        match self.pipeline.table_of(relid) {
+            Some(index) => self.pipeline.upsert(index, Change::Completed, row).map_err(reason),
+            None => Ok(()),
+        }
+    }
+
+    /// Every row that was incomplete has been read.
+    pub(in super::super) fn release_incomplete(&mut self) {
+        self.pipeline.release();
+    }
+
+    /// Waits until more rows may come. Between records.
+    pub(in super::super) fn make_room(&mut self) {
+        self.pump();
+        if !self.pipeline.has_room() {
+            self.wait_for_room();
+        }
+    }
+
+    /// Puts a table into error. Between records.
+    pub(in super::super) fn fail_table(&mut self, relid: u32, reason: String) {
+        self.fail(relid, reason);
+    }
+
+    /// Whether loads of tables that have left are still under way.
+    pub(in super::super) fn is_letting_go(&mut self) -> bool {
+        let pipeline = &self.pipeline;
+        self.leaving.retain(|index| !pipeline.is_drained(*index));
+        !self.leaving.is_empty()
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&mut self, end: Lsn, xid: u32) {
+        self.xid = xid;
+        for relid in &self.catching_up {
+            if let Some(table) = self.tables.get_mut(relid) {
+                table.begin(end, xid);
+            }
+        }
+    }
+
+    /// Tables that are in step because everything up to `durable` is at the target. Between records.
+    pub(super) fn take_tables_in_step(&mut self, durable: Lsn) -> Vec<u32> {
+        let is_reached =
+            |table: &Mirrored| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= durable);
+        let reached: Vec<u32> =
+            self.tables.values().filter(|table| is_reached(table)).map(|table| table.relid).collect();
+        for relid in &reached {
+            if let Some(table) = self.tables.get_mut(relid) {
+                table.come_into_step();
+            }
+        }
+        self.count_tables();
+        reached
+    }
+
+    /// Whether a table comes into step by what is durable now.
+    pub(super) fn has_table_in_step(&self) -> bool {
+        let durable = self.pipeline.durable_lsn();
+        self.catching_up.iter().any(|relid| {
+            let table = self.tables.get(relid);
+            table.is_some_and(|table| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= durable))
+        })
     }
 
     /// Whether pgoutput has anything to do.
@@ -109,7 +223,7 @@ impl Feed {
         open: pg_sys::Relation,
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), String> {
-        let Self { tables, pipeline, memory, options, .. } = self;
+        let Self { tables, pipeline, memory, options, incomplete, xid, .. } = self;
         // SAFETY: the caller vouches for the relation and its change; tuples conform to the relation's descriptor, and
         // the readers were made for it or the columns are looked at again.
         unsafe {
@@ -120,7 +234,9 @@ impl Feed {
             let Some(columnar) = &mut table.columnar else { return Ok(()) };
             let (old, new) = compat::change_tuples(change);
             let descriptor = (*open).rd_att;
-            let Columnar { index, new: new_reader, old: old_reader, identity_is_full, spec, .. } = columnar;
+            let completes = table.completes;
+            let Columnar { index, new: new_reader, old: old_reader, identity_is_full, spec, encoder, .. } =
+                columnar;
             memory.scoped(|| {
                 let old = (!old.is_null()).then(|| old_reader.heap_row(old, descriptor, Toast::Unchanged));
                 let new = (!new.is_null()).then(|| new_reader.heap_row(new, descriptor, Toast::Unchanged));
@@ -129,17 +245,21 @@ impl Feed {
                         .map_or(Ok(()), |new| pipeline.upsert(*index, Change::Insert, &new).map_err(reason)),
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_UPDATE => match (old, new) {
                         (_, None) => Ok(()),
-                        (None, Some(new)) => pipeline.upsert(*index, Change::Update, &new).map_err(reason),
-                        (Some(old), Some(new)) => {
-                            let new = Merged { new, old: &old, old_is_whole: *identity_is_full };
-                            update_with_old_row(
+                        (old, Some(new)) => {
+                            let whole_old = old.as_ref().filter(|_| *identity_is_full);
+                            let new = Merged { new, old: whole_old };
+                            let update = Update {
                                 pipeline,
-                                *index,
-                                &new,
-                                &old,
-                                spec.key_len,
-                                spec.columns.len(),
-                            )
+                                incomplete,
+                                encoder,
+                                relid: spec.relid,
+                                xid: *xid,
+                                index: *index,
+                                key_len: spec.key_len,
+                                columns: spec.columns.len(),
+                                completes,
+                            };
+                            update.take_in(old.as_ref(), &new)
                         }
                     },
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_DELETE => match old {
@@ -261,55 +381,78 @@ impl Feed {
     /// Puts a table into error: it keeps no changes, and the checkpoint goes on without it.
     #[cold]
     pub(super) fn fail(&mut self, relid: u32, reason: String) {
-        let Some(table) = self.tables.get_mut(&relid).filter(|table| table.route != Route::Skip) else {
+        let Some(table) = self.tables.get_mut(&relid).filter(|table| table.usual_route != Route::Skip) else {
             return;
         };
-        if table.route == Route::Pgoutput {
-            self.filtered_tables -= 1;
-        }
-        table.route = Route::Skip;
+        table.skip_for_good();
         if let Some(columnar) = &table.columnar {
             self.pipeline.remove_table(columnar.index);
         }
         self.news.failed.push(FailedTable { relid, source_name: table.source_name.clone(), reason });
+        self.count_tables();
     }
 }
 
-/// An UPDATE that has an old row: the key changed, or the replica identity is FULL.
-pub(super) fn update_with_old_row(
-    pipeline: &mut Pipeline,
-    index: TableIndex,
-    row: &impl Row,
-    old: &impl Row,
-    key_len: usize,
-    columns: usize,
-) -> Result<(), String> {
-    if (0..key_len).all(|column| old.value(column) == row.value(column)) {
-        return pipeline.upsert(index, Change::Update, row).map_err(reason);
+/// An UPDATE on its way into the pipeline.
+pub(super) struct Update<'a> {
+    pub(super) pipeline: &'a mut Pipeline,
+    pub(super) incomplete: &'a mut Incomplete,
+    pub(super) encoder: &'a RowEncoder,
+    pub(super) relid: u32,
+    pub(super) xid: u32,
+    pub(super) index: TableIndex,
+    pub(super) key_len: usize,
+    pub(super) columns: usize,
+    /// A row that lacks values is read from the source.
+    pub(super) completes: bool,
+}
+
+impl Update<'_> {
+    /// Takes the new row in. There is an old one when the key changed, or when the replica identity is FULL.
+    #[inline]
+    pub(super) fn take_in(mut self, old: Option<&impl Row>, new: &impl Row) -> Result<(), String> {
+        let moves = old.is_some_and(|old| (0..self.key_len).any(|at| old.value(at) != new.value(at)));
+        if let (true, Some(old)) = (moves, old) {
+            self.pipeline.delete(self.index, old).map_err(reason)?;
+        }
+        if (moves || self.completes) && (0..self.columns).any(|at| new.value(at) == Value::Unchanged) {
+            return self.leave_to_source(new);
+        }
+        match self.pipeline.upsert(self.index, Change::Update, new) {
+            Err(PushError::UnchangedAfterDelete) => self.leave_to_source(new),
+            pushed => pushed.map_err(reason),
+        }
     }
-    if (0..columns).any(|column| row.value(column) == Value::Unchanged) {
-        return Err(
-            "the key of a row was changed while a large value of it was not, and the log does not have that \
-                    value; REPLICA IDENTITY FULL would put it there"
-                .to_owned(),
-        );
+
+    /// The target does not have the values that the log lacks.
+    #[cold]
+    fn leave_to_source(&mut self, row: &impl Row) -> Result<(), String> {
+        let Self { encoder, incomplete, .. } = self;
+        let noted = incomplete.note(self.relid, self.xid, |out| encoder.key(row, out));
+        match noted.map_err(|fault| encoder.error(fault).to_string())? {
+            Ok(()) => {
+                self.pipeline.hold();
+                Ok(())
+            }
+            Err(TooMany) => Err("too many rows at once have large values that are not in the log; \
+                                 REPLICA IDENTITY FULL would put them there"
+                .to_owned()),
+        }
     }
-    pipeline.delete(index, old).map_err(reason)?;
-    pipeline.upsert(index, Change::Update, row).map_err(reason)
 }
 
 /// A new row whose unchanged values are taken from the old one, where that is whole.
 struct Merged<'a> {
     new: TupleRow<'a>,
-    old: &'a TupleRow<'a>,
-    old_is_whole: bool,
+    old: Option<&'a TupleRow<'a>>,
 }
 
 impl Row for Merged<'_> {
+    #[inline]
     fn value(&self, column: usize) -> Value<'_> {
-        match self.new.value(column) {
-            Value::Unchanged if self.old_is_whole => self.old.value(column),
-            value => value,
+        match (self.new.value(column), self.old) {
+            (Value::Unchanged, Some(old)) => old.value(column),
+            (value, _) => value,
         }
     }
 }

@@ -9,10 +9,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::relation::{self, Columns};
-use super::feed::{self, Feed};
+use super::feed::{self, Feed, Update};
 use super::mirrored::Route;
 use crate::pgoutput::{ColumnMap, Message, OldTuple, PgoutputRow, RelationCache, Tuple, TupleIndex};
-use crate::pipeline::{Change, Pipeline, TableIndex};
+use crate::pipeline::Change;
 
 /// What the messages said so far.
 #[derive(Default)]
@@ -106,59 +106,60 @@ impl Feed {
         {
             self.look_at_columns(relid, open)?;
         }
-        let Self { tables, filtered, pipeline, .. } = self;
+        let Self { tables, filtered, pipeline, incomplete, xid, .. } = self;
         let Filtered { relations, new, old, .. } = filtered;
         let map = relations.map(relid).ok_or("pgoutput did not describe the table before its rows")?;
-        let columnar = tables.get(&relid).and_then(|table| table.columnar.as_ref());
-        let columnar = columnar.ok_or("the columns of the table are not known")?;
-        let (key_len, columns) = (columnar.spec.key_len, columnar.spec.columns.len());
-        take(RowTaker {
+        let table = tables.get(&relid).ok_or("the table is not mirrored")?;
+        let columnar = table.columnar.as_ref().ok_or("the columns of the table are not known")?;
+        let update = Update {
             pipeline,
+            incomplete,
+            encoder: &columnar.encoder,
+            relid,
+            xid: *xid,
             index: columnar.index,
-            map,
-            new_index: new,
-            old_index: old,
-            key_len,
-            columns,
-        })
+            key_len: columnar.spec.key_len,
+            columns: columnar.spec.columns.len(),
+            completes: table.completes,
+        };
+        take(RowTaker { update, map, new_index: new, old_index: old })
     }
 }
 
 /// The table that a message is about, and what is needed to take its row in.
 struct RowTaker<'a> {
-    pipeline: &'a mut Pipeline,
-    index: TableIndex,
+    update: Update<'a>,
     map: &'a ColumnMap,
     new_index: &'a mut TupleIndex,
     old_index: &'a mut TupleIndex,
-    key_len: usize,
-    columns: usize,
 }
 
 impl RowTaker<'_> {
     fn insert(self, new: Tuple<'_>) -> Result<(), String> {
         self.new_index.fill(&new);
         let row = PgoutputRow::new(self.map, new, self.new_index);
-        self.pipeline.upsert(self.index, Change::Insert, &row).map_err(feed::reason)
+        let Update { pipeline, index, .. } = self.update;
+        pipeline.upsert(index, Change::Insert, &row).map_err(feed::reason)
     }
 
     fn update(self, old: Option<OldTuple<'_>>, new: Tuple<'_>) -> Result<(), String> {
         self.new_index.fill(&new);
         let row = PgoutputRow::new(self.map, new, self.new_index);
         let Some(old) = old else {
-            return self.pipeline.upsert(self.index, Change::Update, &row).map_err(feed::reason);
+            return self.update.take_in(None::<&PgoutputRow<'_>>, &row);
         };
         let (OldTuple::Key(tuple) | OldTuple::Whole(tuple)) = old;
         self.old_index.fill(&tuple);
         let old_row = PgoutputRow::new(self.map, tuple, self.old_index);
         let row = if matches!(old, OldTuple::Whole(_)) { row.or_from(tuple, self.old_index) } else { row };
-        feed::update_with_old_row(self.pipeline, self.index, &row, &old_row, self.key_len, self.columns)
+        self.update.take_in(Some(&old_row), &row)
     }
 
     fn delete(self, old: OldTuple<'_>) -> Result<(), String> {
         let (OldTuple::Key(tuple) | OldTuple::Whole(tuple)) = old;
         self.old_index.fill(&tuple);
         let row = PgoutputRow::new(self.map, tuple, self.old_index);
-        self.pipeline.delete(self.index, &row).map_err(feed::reason)
+        let Update { pipeline, index, .. } = self.update;
+        pipeline.delete(index, &row).map_err(feed::reason)
     }
 }

@@ -13,9 +13,11 @@ use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::tuple::TupleReader;
 use crate::encode::{ColumnSet, RowEncoder};
+use crate::lsn::Lsn;
 use crate::options::Options;
 use crate::pipeline::{Pipeline, ShapeOf, TableIndex};
 use crate::sink::starrocks::{field_name, load_shape};
+use crate::snapshot::{CatchUp, Treatment};
 use crate::table::{TableSpec, TargetTable};
 
 /// Counts invalidations of relations, of any: after one, every table looks at its columns again.
@@ -62,7 +64,14 @@ pub(super) struct Mirrored {
     pub(super) relid: u32,
     pub(super) source_name: String,
     pub(super) target: TargetTable,
+    /// Who takes in the changes of the transaction at hand.
     pub(super) route: Route,
+    /// Who does as a rule; nobody once the table is in error.
+    pub(super) usual_route: Route,
+    /// Rows of the transaction at hand that lack values are read from the source.
+    pub(super) completes: bool,
+    /// What is to be done up to which position, while the table is not in step.
+    pub(super) catch_up: Option<(Lsn, CatchUp)>,
     definition: String,
     pub(super) columnar: Option<Columnar>,
 }
@@ -71,8 +80,8 @@ impl Mirrored {
     /// The table as the catalog has it; its columns are looked at when the first change comes.
     pub(super) fn new(row: &MirrorTableRow) -> Self {
         let route = match (row.state, row.filtered) {
-            (TableState::Ready, true) => Route::Pgoutput,
-            (TableState::Ready, false) => Route::Own,
+            (TableState::Ready | TableState::CatchingUp, true) => Route::Pgoutput,
+            (TableState::Ready | TableState::CatchingUp, false) => Route::Own,
             _ => Route::Skip,
         };
         Self {
@@ -80,9 +89,35 @@ impl Mirrored {
             source_name: row.source_name.clone(),
             target: row.target.clone(),
             route,
+            usual_route: route,
+            completes: false,
+            catch_up: row.catch_up.clone(),
             definition: row.definition.clone().unwrap_or_default(),
             columnar: None,
         }
+    }
+
+    /// A transaction begins whose commit ends at `end`.
+    pub(super) fn begin(&mut self, end: Lsn, xid: u32) {
+        let treatment = match &self.catch_up {
+            Some((until, catch_up)) => catch_up.treat(*until, end, xid),
+            None => Treatment::Apply,
+        };
+        self.route = if treatment == Treatment::Skip { Route::Skip } else { self.usual_route };
+        self.completes = treatment == Treatment::Complete;
+    }
+
+    /// The stream has passed the position up to which the table had to be treated apart.
+    pub(super) fn come_into_step(&mut self) {
+        self.catch_up = None;
+        self.route = self.usual_route;
+        self.completes = false;
+    }
+
+    /// Its changes are of no interest any more.
+    pub(super) const fn skip_for_good(&mut self) {
+        self.route = Route::Skip;
+        self.usual_route = Route::Skip;
     }
 
     /// Whether the columns must be looked at before the next row.

@@ -18,6 +18,7 @@ mod context;
 mod feed;
 mod filtered;
 mod horizon;
+mod incomplete;
 mod mirrored;
 mod news;
 mod outgoing;

@@ -22,6 +22,8 @@ pub(in super::super) struct News {
     pub(super) trouble: Vec<String>,
     /// Values that were replaced because the target cannot hold them.
     pub(super) adjusted: Vec<(u32, String)>,
+    /// Tables that have come into step.
+    pub(super) in_step: Vec<u32>,
     /// The incarnation, and the first of its numbers whose fate is open.
     pub(super) settled: Option<(u64, u64)>,
 }
@@ -37,6 +39,9 @@ impl News {
     pub(in super::super) fn write_down(&self, mirror: &str) {
         for table in &self.failed {
             catalog::table::fail(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
+        }
+        for relid in &self.in_step {
+            catalog::table::set_in_step(mirror, pg_sys::Oid::from(*relid));
         }
         for (relid, counters) in &self.counters {
             catalog::table::add_counters(mirror, pg_sys::Oid::from(*relid), counters);

@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::table::Counters;
 use super::super::loader::Loader;
+use super::super::shmem::{LabelRoom, Role};
 use super::super::{labels, latch, session, shmem};
 use super::feed::Feed;
 use super::news::News;
@@ -29,6 +30,8 @@ const SAMPLE_DISTANCE_MICROS: i64 = 50_000;
 /// The way out, and what is known of what went it.
 pub(super) struct Outgoing {
     mirror: String,
+    /// Whose figures these are.
+    role: Role,
     pub(super) loader: Loader,
     pub(super) labels: LabelSequence,
     /// A job that no thread had room for.
@@ -56,17 +59,20 @@ struct Rate {
 }
 
 impl Outgoing {
-    pub(super) fn new(mirror: &str, loader: Loader, labels: LabelSequence) -> Self {
+    pub(super) fn new(mirror: &str, role: Role, loader: Loader, labels: LabelSequence) -> Self {
         shmem::update(mirror, |slot| {
-            slot.incarnation = labels.incarnation();
-            slot.labels_reserved_until = labels.reserved_until();
-            slot.labels_wanted_until = 0;
+            *slot.labels_of(role) = LabelRoom {
+                incarnation: labels.incarnation(),
+                reserved_until: labels.reserved_until(),
+                wanted_until: 0,
+            };
         });
         let (rows_total, bytes_total, loads_total) = shmem::find(mirror).map_or((0, 0, 0), |slot| {
             (slot.progress.rows_total, slot.progress.bytes_total, slot.progress.loads_total)
         });
         Self {
             mirror: mirror.to_owned(),
+            role,
             loader,
             labels,
             held: None,
@@ -106,14 +112,9 @@ impl Outgoing {
         }
     }
 
-    fn ask_launcher_for_labels(&self) {
-        let until = self.labels.reserved_until() + labels::BLOCK;
-        shmem::ask_for_labels(&self.mirror, until);
-    }
-
     fn take_reserved_labels(&mut self) {
-        if let Some(slot) = shmem::find(&self.mirror) {
-            self.labels.extend(slot.labels_reserved_until);
+        if let Some(mut slot) = shmem::find(&self.mirror) {
+            self.labels.extend(slot.labels_of(self.role).reserved_until);
         }
     }
 
@@ -154,7 +155,7 @@ impl Feed {
         if self.outgoing.labels.remaining() == 0 {
             self.outgoing.take_reserved_labels();
             if self.outgoing.labels.remaining() == 0 {
-                self.outgoing.ask_launcher_for_labels();
+                labels::ask_for_more(&self.mirror, self.outgoing.role, &self.outgoing.labels);
                 return None;
             }
         }
@@ -266,12 +267,13 @@ impl Feed {
     /// Whether something happened that should be written down soon.
     pub(in super::super) fn has_news(&mut self) -> bool {
         self.news.trouble.extend(self.outgoing.loader.take_reasons());
-        self.news.is_urgent()
+        self.news.is_urgent() || self.has_table_in_step()
     }
 
     /// Takes what is to be written down with a checkpoint.
     pub(in super::super) fn take_news(&mut self) -> News {
         let mut news = std::mem::take(&mut self.news);
+        news.in_step = self.take_tables_in_step(self.pipeline.durable_lsn());
         for table in self.tables.values() {
             let Some(columnar) = &table.columnar else { continue };
             let counted = self.pipeline.take_counters(columnar.index);
@@ -310,7 +312,8 @@ impl Feed {
         self.outgoing.take_reserved_labels();
         labels::top_up(&self.mirror, &mut self.outgoing.labels);
         let until = self.outgoing.labels.reserved_until();
-        shmem::update(&self.mirror, |slot| slot.labels_reserved_until = until);
+        let role = self.outgoing.role;
+        shmem::update(&self.mirror, |slot| slot.labels_of(role).reserved_until = until);
     }
 
     /// A checkpoint has been committed.
@@ -328,6 +331,9 @@ impl Feed {
             out.durable_commit_time = out.commit_times.pop_front().map_or(0, |(_, time)| time);
         }
         out.measure_rate();
+        if out.role != Role::Mirror {
+            return;
+        }
         let progress = shmem::Progress {
             received_lsn: self.received_lsn(),
             durable_lsn: durable,

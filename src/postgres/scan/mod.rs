@@ -161,6 +161,50 @@ pub(super) fn open_table(relid: pg_sys::Oid) -> Option<pg_sys::Relation> {
     (!relation.is_null()).then_some(relation)
 }
 
+/// Likewise, but does not wait for a lock. None when somebody has the table locked; of one that does not exist no row will
+/// ever be wanted, so that is no case of its own.
+pub(super) fn open_table_unless_locked(relid: pg_sys::Oid) -> Option<pg_sys::Relation> {
+    let mode = pg_sys::AccessShareLock as i32;
+    // SAFETY: a transaction is open. The lock is kept until it ends, so the relation is opened without another one.
+    unsafe {
+        if !pg_sys::ConditionalLockRelationOid(relid, mode) {
+            return None;
+        }
+        let relation = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        (!relation.is_null()).then_some(relation)
+    }
+}
+
+/// Hands the row at `tid` to `body`, if the active snapshot sees one there.
+///
+/// # Safety
+///
+/// `relation` is open and locked; a snapshot is active. `body` keeps nothing of the slot.
+pub(super) unsafe fn with_row<E>(
+    relation: pg_sys::Relation,
+    mut tid: pg_sys::ItemPointerData,
+    body: impl FnOnce(*mut pg_sys::TupleTableSlot) -> Result<(), E>,
+) -> Result<(), E> {
+    // SAFETY: the caller vouches for relation and snapshot. The method's function is called through the guard; the closure
+    // owns nothing that needs dropping. The slot is dropped below, or with the transaction.
+    unsafe {
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let snapshot = pg_sys::GetActiveSnapshot();
+        let fetch = (*(*relation).rd_tableam).tuple_fetch_row_version;
+        let found = fetch.is_some_and(|fetch| {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(relation, &raw mut tid, snapshot, slot))
+        });
+        let result = if found {
+            ffi::deform_slot(slot, (*(*relation).rd_att).natts);
+            body(slot)
+        } else {
+            Ok(())
+        };
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        result
+    }
+}
+
 /// Closes a table; the lock stays until the transaction ends.
 ///
 /// # Safety

@@ -1,9 +1,14 @@
-//! The holder: creates the slot together with the snapshot that belongs to it, and then only holds the snapshot.
+//! The holder: takes a snapshot, and then only holds it. What for, and with which slot, is its task:
 //!
-//! Everything that committed before the slot's consistent point is in the snapshot, everything after it comes out of
-//! the slot. `SnapBuildExportSnapshot` leaves a transaction open in which nothing can be done, which is why this is a
-//! process of its own (walsender.c, `CreateReplicationSlot`). Creating the slot waits for every transaction that is
-//! running, prepared ones too.
+//! * `Slot`: the mirror's own slot, together with the snapshot that belongs to it. Everything that committed before the
+//!   slot's consistent point is in the snapshot, everything after it comes out of the slot.
+//! * `Snapshot`: a snapshot of now, for a copy that lost its own, or that tables have joined.
+//! * `Tables`: like `Slot`, for tables that are copied while the others stream. The slot is temporary: it goes with this
+//!   process. When they are copied the holder decodes it itself ([`super::catch_up`]).
+//!
+//! `SnapBuildExportSnapshot` leaves a transaction open in which nothing can be done, which is why this is a process of its
+//! own (walsender.c, `CreateReplicationSlot`). Creating a slot waits for every transaction that is running, prepared ones
+//! too.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -11,24 +16,32 @@ use std::time::Duration;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::super::shmem::{self, Holder, HolderPhase, Text};
+use super::super::compat::SlotLasting;
+use super::super::shmem::{self, Handover, Holder, HolderPhase, HolderTask, Text};
 use super::super::{catalog, compat, ffi, latch, session};
-use super::exit;
+use super::{catch_up, exit};
 use crate::lsn::Lsn;
 
 /// Main function of `dbmazz snapshot holder`. Its arguments are the database and the mirror.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_holder_main(argument: pg_sys::Datum) {
-    let Some((_, mirror)) = super::enter_as_helper(argument) else { return };
-    session::report_activity(&format!("mirror {mirror}: creating the replication slot"));
+    let Some((database, mirror)) = super::enter_as_helper(argument) else { return };
     // The slot of shared memory is found again by its name: the callback gets a place in the array.
     let Some(place) = shmem::place_of(&mirror) else { return };
     exit::on_exit(forget_holder, pg_sys::Datum::from(place as i32));
     // SAFETY: set before any worker runs.
     let pid = unsafe { pg_sys::MyProcPid };
-    shmem::update(&mirror, |slot| slot.holder = Holder { pid, ..Holder::default() });
-    exit::run(&mirror.clone(), move || hold(&mirror));
+    let task = shmem::update(&mirror, |slot| {
+        slot.holder.pid = pid;
+        slot.holder.task
+    });
+    let Some(task) = task else { return };
+    exit::run_helper(&mirror.clone(), move || match task {
+        HolderTask::Slot => hold_slot(&mirror),
+        HolderTask::Snapshot => hold_snapshot(&mirror),
+        HolderTask::Tables => hold_for_tables(&mirror, database),
+    });
 }
 
 #[pg_guard]
@@ -38,6 +51,10 @@ unsafe extern "C-unwind" fn forget_holder(_code: i32, place: pg_sys::Datum) {
     let worker = shmem::update_at(place.value() as i32 as usize, |slot| {
         if slot.holder.pid == me {
             slot.holder = Holder::default();
+            // What was not handed over never will be.
+            if slot.sync.handover != Handover::Done {
+                slot.sync.handover = Handover::None;
+            }
         }
         (slot.pid, slot.proc_number)
     });
@@ -48,35 +65,68 @@ unsafe extern "C-unwind" fn forget_holder(_code: i32, place: pg_sys::Datum) {
     }
 }
 
-fn hold(mirror: &str) {
+fn hold_slot(mirror: &str) {
+    session::report_activity(&format!("mirror {mirror}: creating the replication slot"));
     let wants_copy = session::transaction(|| catalog::mirror::read(mirror)).is_some_and(|row| row.copy_rows);
-    let (snapshot, consistent_lsn) = create_slot(mirror, wants_copy);
-    let worker = shmem::update(mirror, |slot| {
-        slot.holder.snapshot = Text::new(&snapshot);
-        slot.holder.consistent_lsn = consistent_lsn;
-        slot.holder.phase = HolderPhase::Holding;
-        (slot.pid, slot.proc_number)
-    });
-    if let Some((pid, proc_number)) = worker
-        && pid != 0
-    {
-        latch::wake(proc_number);
+    let name = slot_name(mirror);
+    // SAFETY: this process holds no slot.
+    unsafe { compat::create_slot(&name, SlotLasting::UntilMadePersistent) };
+    let (snapshot, consistent_lsn) = find_start(wants_copy);
+    // SAFETY: the slot was created above and is this process' own.
+    unsafe {
+        pg_sys::ReplicationSlotPersist();
+        pg_sys::ReplicationSlotRelease();
     }
-    session::report_activity(&format!("mirror {mirror}: holding the snapshot of {consistent_lsn}"));
-    while shmem::find(mirror).is_some_and(|slot| !slot.holder.leave && slot.pid != 0) {
-        latch::wait(None, Duration::from_secs(1));
-    }
+    announce(mirror, &snapshot, consistent_lsn);
+    hold(mirror);
 }
 
-/// Creates the slot of a mirror; returns the exported snapshot's name (empty when no copy is wanted) and the slot's
-/// consistent point.
-fn create_slot(mirror: &str, export: bool) -> (String, Lsn) {
-    let name = CString::new(format!("dbmazz_{mirror}")).unwrap_or_default();
-    // SAFETY: the sequence of walsender.c: an ephemeral slot, which goes by itself on an error; the context inside a
-    // transaction without xid, so that this process' xmin stays visible to vacuum (it will hold a snapshot); the
-    // start point and the export outside of one. The context's memory is the process'.
+fn hold_snapshot(mirror: &str) {
+    session::report_activity(&format!("mirror {mirror}: taking a snapshot"));
+    // SAFETY: no transaction is open. This one stays open until the process ends.
     unsafe {
-        compat::create_ephemeral_slot(&name);
+        pg_sys::StartTransactionCommand();
+        pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as i32;
+        pg_sys::XactReadOnly = true;
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let snapshot = catalog::export_snapshot();
+    announce(mirror, &snapshot, Lsn::INVALID);
+    hold(mirror);
+}
+
+fn hold_for_tables(mirror: &str, database: pg_sys::Oid) {
+    session::report_activity(&format!("mirror {mirror}: creating a replication slot for tables"));
+    let name = format!("dbmazz_tables_{}", std::process::id());
+    let c_name = CString::new(name.as_str()).unwrap_or_default();
+    // SAFETY: this process holds no slot; no other one has its number in the name.
+    unsafe { compat::create_slot(&c_name, SlotLasting::AsLongAsTheProcess) };
+    let (snapshot, consistent_lsn) = find_start(true);
+    // SAFETY: the slot was created above; a temporary one stays this process' own.
+    unsafe { pg_sys::ReplicationSlotRelease() };
+    announce(mirror, &snapshot, consistent_lsn);
+    hold(mirror);
+    session::leave_if_unwanted(mirror);
+    if shmem::find(mirror).is_none_or(|slot| slot.pid == 0) {
+        return;
+    }
+    // SAFETY: the transaction that the export left is open, and this process has done nothing in it.
+    unsafe { ffi::end_exported_snapshot() };
+    catch_up::run(mirror, database, &name, consistent_lsn);
+}
+
+/// The name of a mirror's slot.
+fn slot_name(mirror: &str) -> CString {
+    CString::new(format!("dbmazz_{mirror}")).unwrap_or_default()
+}
+
+/// Finds the place from which the slot of this process can be decoded; exports the snapshot of that place, if one is
+/// wanted. Returns its name and the place.
+fn find_start(export: bool) -> (String, Lsn) {
+    // SAFETY: the sequence of walsender.c: the context is made inside a transaction without xid, so that this process'
+    // xmin stays visible to vacuum (it will hold a snapshot); the start point and the export outside of one. The context's
+    // memory is the process'.
+    unsafe {
         pg_sys::StartTransactionCommand();
         pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let mut reader = ffi::xlog_reader_routine(ffi::READ_LOCAL_PAGE);
@@ -95,8 +145,29 @@ fn create_slot(mirror: &str, export: bool) -> (String, Lsn) {
         let snapshot = if export { ffi::export_snapshot(ctx) } else { String::new() };
         let consistent = Lsn((*(*ctx).slot).data.confirmed_flush);
         pg_sys::FreeDecodingContext(ctx);
-        pg_sys::ReplicationSlotPersist();
-        pg_sys::ReplicationSlotRelease();
         (snapshot, consistent)
+    }
+}
+
+/// Says that the snapshot can be imported from now on.
+fn announce(mirror: &str, snapshot: &str, consistent_lsn: Lsn) {
+    shmem::update(mirror, |slot| {
+        slot.holder.snapshot = Text::new(snapshot);
+        slot.holder.consistent_lsn = consistent_lsn;
+        slot.holder.phase = HolderPhase::Holding;
+    });
+    shmem::wake_worker(mirror);
+    session::report_activity(&format!("mirror {mirror}: holding a snapshot"));
+}
+
+/// Until nobody needs the snapshot any more.
+fn hold(mirror: &str) {
+    // SAFETY: set before any worker runs.
+    let me = unsafe { pg_sys::MyProcPid };
+    let is_needed = || {
+        shmem::find(mirror).is_some_and(|slot| slot.holder.pid == me && !slot.holder.leave && slot.pid != 0)
+    };
+    while is_needed() {
+        latch::wait(None, Duration::from_millis(100));
     }
 }

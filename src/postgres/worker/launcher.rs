@@ -153,7 +153,7 @@ impl Launcher {
     /// A mirror that sits in a long transaction cannot commit a reservation itself.
     fn reserve_labels_if_asked(&mut self, slot: &MirrorSlot) {
         let name = slot.mirror.as_str();
-        if slot.labels_wanted_until <= slot.labels_reserved_until || self.label_workers.contains_key(name) {
+        if slot.labels.wanted().is_none() || self.label_workers.contains_key(name) {
             return;
         }
         if let Ok(worker) = Child::start(WorkerKind::Labels, pg_sys::Oid::from(slot.database), name) {

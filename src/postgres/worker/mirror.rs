@@ -18,9 +18,11 @@ use super::super::catalog::checkpoint::{self, Checkpoint, Written};
 use super::super::catalog::event::{Event, Severity};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
-use super::super::shmem::{self, MirrorState, Text};
+use super::super::shmem::{self, MirrorState, Role, Text};
 use super::super::{catalog, compat, labels, session, slot};
+use super::complete::complete_rows;
 use super::exit;
+use super::joining::{Joining, Next};
 use super::start::{self, DefinitionWatch, Mirror};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
@@ -87,10 +89,10 @@ fn run(name: &str, database: pg_sys::Oid) {
     };
     start::end_earlier_helpers(name);
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
-    start::settle_earlier_labels(&mirror, &mut loader, None);
+    start::settle_earlier_labels(&mirror, &mut loader, &[]);
     let mut labels = labels::open(&mirror.name);
     let from = match session::transaction(|| checkpoint::read(name)) {
-        None => super::copy::first_copy(&mut mirror, &mut loader, &labels),
+        None => super::copy::first::first_copy(&mut mirror, &mut loader, &mut labels),
         Some(last) => match resume_point(&mirror, &last) {
             Ok(from) => from,
             Err(stop) => return stop.write_down(&mirror),
@@ -168,6 +170,7 @@ struct Streamer {
     confirmed_at: Instant,
     sleep: Duration,
     definition: DefinitionWatch,
+    joining: Joining,
 }
 
 impl Streamer {
@@ -175,10 +178,11 @@ impl Streamer {
         loader.enter_phase(MirrorState::Streaming);
         session::transaction(|| catalog::mirror::write_state(&mirror.name, MirrorState::Streaming, None));
         session::report_activity(&format!("mirror {}: streaming from {from}", mirror.name));
-        let feed = Feed::new(&mirror.name, &mirror.options, &mirror.tables, loader, labels);
+        let feed = Feed::new(&mirror.name, Role::Mirror, &mirror.options, &mirror.tables, loader, labels);
         let publication = mirror.row.publication.as_deref();
         let decoder = Decoder::start(&mirror.slot_name(), publication, from, feed);
         Self {
+            joining: Joining::new(&mirror.name),
             mirror,
             decoder,
             horizon: Horizon::default(),
@@ -200,7 +204,12 @@ impl Streamer {
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
             }
-            let has_decoded = self.turn();
+            let position = self.position();
+            let has_decoded = match self.joining.look(&self.mirror, position) {
+                Next::GoOn => self.turn(),
+                Next::StandStill => self.stand_still(),
+                Next::ReadTables => self.read_tables(),
+            };
             self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(LONGEST_SLEEP) };
             let deadline = self.decoder.feed().time_to_next_seal();
             let sleep = deadline.map_or(self.sleep, |deadline| deadline.min(self.sleep));
@@ -222,10 +231,42 @@ impl Streamer {
         let until = Instant::now() + TURN;
         let position = self.decoder.decode_records(end, |feed| feed.is_time_for_a_pause(until));
         let feed = self.decoder.feed();
+        complete_rows(&self.mirror, feed);
         feed.turn(Instant::now());
+        let is_letting_go = feed.is_letting_go();
         self.checkpoint_if_due();
         self.decoder.feed().publish();
+        if !is_letting_go {
+            self.joining.start_copy(&self.mirror);
+        }
         position > before
+    }
+
+    /// How far this worker has decoded.
+    fn position(&mut self) -> Lsn {
+        self.decoder.feed().received_lsn().max(self.confirmed)
+    }
+
+    /// Tables are about to join: loads go on, decoding waits for them.
+    fn stand_still(&mut self) -> bool {
+        self.decoder.feed().turn(Instant::now());
+        self.checkpoint_if_due();
+        self.decoder.feed().publish();
+        false
+    }
+
+    /// The list of tables has changed. What is known of the present ones is written down first.
+    fn read_tables(&mut self) -> bool {
+        if self.decoder.feed().has_news() {
+            let durable = self.decoder.feed().durable_lsn();
+            self.checkpoint(durable);
+        }
+        let read = session::with_present_catalogs(|| Mirror::read(&self.mirror.name, self.mirror.database));
+        if let Some(mirror) = read {
+            self.mirror.follow(mirror);
+            self.decoder.feed().set_tables(&self.mirror.tables);
+        }
+        true
     }
 
     /// Writes a checkpoint when loads have become visible since the last one, or when much log has passed without any.

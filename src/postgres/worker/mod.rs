@@ -5,22 +5,28 @@
 //! | `dbmazz launcher` | the postmaster, as long as the library is preloaded | with the server |
 //! | `dbmazz scout` | the launcher, once per database and start of the server | when it has read the enabled mirrors |
 //! | `dbmazz mirror` | the launcher, for each mirror that is wanted | when it is no longer wanted, or by an error |
-//! | `dbmazz snapshot holder` | a mirror without a slot | when the copy is done |
-//! | `dbmazz snapshot` | a mirror whose tables are being copied | when no chunk is left |
+//! | `dbmazz snapshot holder` | whoever leads a copy | when the copy is done |
+//! | `dbmazz table sync` | a mirror that streams, for tables that join it or are copied again | when they have reached the stream |
+//! | `dbmazz snapshot` | whoever leads a copy | when no chunk is left |
 //! | `dbmazz labels` | the launcher, for a mirror in a very long transaction | when it has reserved more numbers |
 //!
 //! An error ends a worker, as it ends PostgreSQL's own; nobody tries to go on inside. The launcher starts it again,
 //! later each time, and the reason stands in shared memory for the views.
 
+mod catch_up;
+mod complete;
 mod copy;
 mod exit;
 mod holder;
+mod joining;
 mod labels;
 mod launcher;
 mod mirror;
 mod scout;
 mod snapshot;
+mod source;
 mod start;
+mod sync;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
@@ -36,6 +42,7 @@ enum WorkerKind {
     Scout,
     Mirror,
     Holder,
+    Sync,
     Snapshot,
     Labels,
 }
@@ -46,6 +53,7 @@ impl WorkerKind {
             Self::Scout => "dbmazz scout",
             Self::Mirror => "dbmazz mirror",
             Self::Holder => "dbmazz snapshot holder",
+            Self::Sync => "dbmazz table sync",
             Self::Snapshot => "dbmazz snapshot",
             Self::Labels => "dbmazz labels",
         }
@@ -56,6 +64,7 @@ impl WorkerKind {
             Self::Scout => "dbmazz_scout_main",
             Self::Mirror => "dbmazz_mirror_main",
             Self::Holder => "dbmazz_holder_main",
+            Self::Sync => "dbmazz_sync_main",
             Self::Snapshot => "dbmazz_snapshot_main",
             Self::Labels => "dbmazz_labels_main",
         }
@@ -93,6 +102,14 @@ impl Child {
     fn start_helper(kind: WorkerKind, database: pg_sys::Oid, mirror: &str) -> Result<Self, NoWorkerSlot> {
         let generation = shmem::find(mirror).map_or(0, |slot| slot.generation);
         Self::start(kind, database, &format!("{mirror} {generation}"))
+    }
+
+    /// Asks it to end.
+    fn terminate(&self) {
+        if let Ok(pid) = self.handle.pid() {
+            // SAFETY: sends a signal. The number is that of a process which the postmaster has not missed yet.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
     }
 
     /// Whether it has ended.

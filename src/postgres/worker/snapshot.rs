@@ -5,25 +5,21 @@
 //! are visible. Loads of one snapshot have distinct keys and may travel in parallel.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::chunk::Chunk;
 use super::super::catalog::event::{Event, Severity};
-use super::super::catalog::relation;
 use super::super::catalog::table::{Counters, MirrorTableRow};
 use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
-use super::super::shmem::MirrorState;
-use super::super::tuple::{RowMemory, TupleReader};
+use super::super::tuple::RowMemory;
 use super::super::{catalog, decode, labels, session, shmem};
 use super::exit;
+use super::source::{Source, Unreadable};
 use super::start::{DefinitionWatch, Mirror};
-use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
-use crate::sink::starrocks::{field_name, load_shape};
 use crate::sink::{Job, JobId, Load, Outcome};
 
 /// Load threads of one snapshot worker: one sends while the other compresses.
@@ -68,12 +64,24 @@ struct Copier {
     adjusted: Vec<(pg_sys::Oid, String)>,
 }
 
-/// How to read and write the rows of one table.
-struct Source {
-    spec: Arc<crate::table::TableSpec>,
-    encoder: Arc<RowEncoder>,
-    reader: TupleReader,
-    shape: Arc<crate::sink::LoadShape>,
+/// Why a chunk is not copied to its end.
+enum Stop {
+    /// The table was rewritten or has other columns: its copy begins anew, under another snapshot.
+    Outdated,
+    /// The table goes into error.
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(reason: &str) -> Self {
+        Self::Failed(reason.to_owned())
+    }
 }
 
 /// What came of reading one load.
@@ -89,7 +97,7 @@ impl Copier {
     fn new(mirror: Mirror) -> Self {
         let snapshot = shmem::find(&mirror.name).map(|slot| slot.holder.snapshot.as_str().to_owned());
         let mut loader = Loader::start(&mirror.name, &mirror.config, THREADS);
-        loader.enter_phase(MirrorState::Snapshot);
+        loader.enter_phase(mirror.phase_of_copy());
         let labels = labels::open(&mirror.name);
         let budget = usize::try_from(mirror.options.memory_limit).unwrap_or(usize::MAX)
             / mirror.options.snapshot_workers;
@@ -114,8 +122,10 @@ impl Copier {
         while let Some(chunk) = session::transaction(|| catalog::chunk::claim(&self.mirror.name)) {
             session::report_activity(&format!("mirror {}: copying chunk {}", self.mirror.name, chunk.chunk));
             self.chunks.insert((chunk.relid, chunk.chunk), Progress::default());
-            if let Err(reason) = self.copy(&chunk) {
-                self.fail(chunk.relid, &reason);
+            match self.copy(&chunk) {
+                Ok(()) => {}
+                Err(Stop::Outdated) => self.begin_anew(chunk.relid),
+                Err(Stop::Failed(reason)) => self.fail(chunk.relid, &reason),
             }
         }
         while !self.in_flight.is_empty() {
@@ -126,7 +136,7 @@ impl Copier {
         self.loader.shut_down();
     }
 
-    fn copy(&mut self, chunk: &Chunk) -> Result<(), String> {
+    fn copy(&mut self, chunk: &Chunk) -> Result<(), Stop> {
         let table = self.mirror.tables.iter().find(|table| table.relid == chunk.relid).cloned();
         let table = table.ok_or("the table is not part of the mirror any more")?;
         let mut from = Some(Position::start_of(chunk.first_block));
@@ -148,18 +158,20 @@ impl Copier {
     }
 
     /// Reads rows from `from` on until a load is full or the chunk ends, in a transaction of its own.
-    fn read(&mut self, chunk: &Chunk, table: &MirrorTableRow, from: Position) -> Result<Reading, String> {
+    fn read(&mut self, chunk: &Chunk, table: &MirrorTableRow, from: Position) -> Result<Reading, Stop> {
         let Self { mirror, labels, max_bytes, memory, snapshot, .. } = self;
         scan::under_snapshot(snapshot, || {
             let relation =
                 scan::open_table(chunk.relid).ok_or("the table has been dropped during the copy")?;
-            let filled = Source::of(relation, chunk, table, mirror).and_then(|source| {
+            // SAFETY: just opened and locked, until the end of this closure.
+            let source = unsafe { look_again(relation, chunk, table, mirror) };
+            let filled = source.and_then(|source| {
+                let (encoder, shape) = source.writer(mirror)?;
                 // SAFETY: the text is the catalog's, and the transaction open until this closure is done.
                 let mut filter =
                     mirror.row_filter_of(table.relid).map(|node| unsafe { RowFilter::new(node) });
-                let max_rows = mirror.options.batch_max_rows;
                 let mut batch =
-                    CopyBatch::new(source.encoder.clone(), source.shape.clone(), max_rows, *max_bytes);
+                    CopyBatch::new(encoder.clone(), shape, mirror.options.batch_max_rows, *max_bytes);
                 // SAFETY: the relation is open and locked, and the imported snapshot active, until this closure is
                 // done.
                 let next = unsafe {
@@ -171,8 +183,7 @@ impl Copier {
                     }
                     next?
                 };
-                let adjusted =
-                    source.encoder.take_adjusted().map(|adjusted| decode::said(&adjusted)).collect();
+                let adjusted = encoder.take_adjusted().map(|adjusted| decode::said(&adjusted)).collect();
                 Ok((batch, next, adjusted))
             });
             // SAFETY: opened above and used no more.
@@ -253,6 +264,22 @@ impl Copier {
         }
     }
 
+    /// The table is copied from its beginning, under a snapshot that sees it as it is now; the others go on. What of it is
+    /// on its way is taken away with everything else.
+    fn begin_anew(&mut self, relid: pg_sys::Oid) {
+        let name = self.mirror.tables.iter().find(|table| table.relid == relid);
+        let name = name.map_or_else(String::new, |table| table.source_name.clone());
+        session::transaction(|| {
+            if catalog::table::begin_anew(&self.mirror.name, relid) {
+                let message =
+                    format!("table \"{name}\" was rewritten or altered during its copy, which begins anew");
+                Event { relid: Some(relid), ..Event::of(&self.mirror.name, Severity::Info, &message) }
+                    .record();
+            }
+        });
+        self.chunks.retain(|(table, _), _| *table != relid);
+    }
+
     /// The table goes into error; the others are copied.
     fn fail(&mut self, relid: pg_sys::Oid, reason: &str) {
         let name = self.mirror.tables.iter().find(|table| table.relid == relid);
@@ -262,38 +289,26 @@ impl Copier {
     }
 }
 
-impl Source {
-    /// Describes the table again, under its lock: the copy and the target must still be of the same columns and blocks.
-    fn of(
-        open: pg_sys::Relation,
-        chunk: &Chunk,
-        table: &MirrorTableRow,
-        mirror: &Mirror,
-    ) -> Result<Self, String> {
-        // SAFETY: the relation is open and locked by the caller.
-        let (spec, natts, relfilenode) = unsafe {
-            let spec = relation::describe(
-                open,
-                table.target.clone(),
-                &mirror.options,
-                mirror.columns_of(table.relid),
-            );
-            (spec, (*(*open).rd_att).natts, scan::relfilenode_of(open))
-        };
-        let spec = spec.map_err(|problem| problem.to_string())?;
-        if table.definition.as_deref() != Some(relation::definition(&spec).as_str()) {
-            return Err("its definition has changed during the copy".to_owned());
-        }
-        if relfilenode != chunk.relfilenode {
-            // The blocks of the plan are gone, the rows are not: the whole copy starts over.
-            error!("could not go on copying: table \"{}\" has been rewritten", table.source_name);
-        }
-        let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(&spec, column)).collect();
-        let encoder = Arc::new(RowEncoder::new(&spec, &names, mirror.options.on_out_of_range));
-        let shape = load_shape(&spec, 0..spec.columns.len()).map_err(|problem| problem.to_string())?;
-        let reader = TupleReader::new(&spec, usize::try_from(natts).unwrap_or_default());
-        Ok(Self { spec: Arc::new(spec), encoder, reader, shape: Arc::new(shape) })
+/// Looks at the table again, under its lock: the copy must still be of the same columns and blocks.
+///
+/// # Safety
+///
+/// The relation is open and locked.
+unsafe fn look_again(
+    open: pg_sys::Relation,
+    chunk: &Chunk,
+    table: &MirrorTableRow,
+    mirror: &Mirror,
+) -> Result<Source, Stop> {
+    // SAFETY: the caller vouches for the relation.
+    let (source, relfilenode) = unsafe { (Source::of(open, table, mirror), scan::relfilenode_of(open)) };
+    if relfilenode != chunk.relfilenode {
+        return Err(Stop::Outdated);
     }
+    source.map_err(|problem| match problem {
+        Unreadable::Changed => Stop::Outdated,
+        Unreadable::Unfit(reason) => Stop::Failed(reason),
+    })
 }
 
 /// Reads rows into the batch until it is full. Returns where to go on, or none at the end.

@@ -10,8 +10,9 @@ use pgrx::prelude::*;
 use super::super::catalog::mirror::MirrorRow;
 use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
-use super::super::catalog::table::{MirrorTableRow, TableState};
+use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
+use super::super::shmem::MirrorState;
 use super::super::{catalog, guc, latch, scan, session, shmem};
 use crate::options::Options;
 use crate::sink::starrocks::StarRocksConfig;
@@ -26,6 +27,8 @@ pub(super) struct Mirror {
     pub(super) options: Options,
     pub(super) tables: Vec<MirrorTableRow>,
     pub(super) config: StarRocksConfig,
+    /// Whether the stream has begun, so that whatever is copied is copied beside it.
+    streams: bool,
     /// What the publication publishes, by table; empty without one.
     published: HashMap<pg_sys::Oid, Published>,
 }
@@ -44,13 +47,30 @@ impl Mirror {
             let publication = row.publication.as_deref().and_then(catalog::publication::read);
             let published = publication.map(|publication| publication.tables).unwrap_or_default();
             let published = published.into_iter().map(|table| (table.relid, table)).collect();
-            Some(Self { name: name.to_owned(), database, row, options, tables, config, published })
+            let streams = catalog::checkpoint::read(name).is_some();
+            Some(Self { name: name.to_owned(), database, row, options, tables, config, streams, published })
         })
     }
 
-    /// Whether an earlier worker of this mirror has begun to copy a table.
-    pub(super) fn has_begun_to_copy(&self, relid: u32) -> bool {
-        self.tables.iter().any(|table| table.relid.to_u32() == relid && table.state == TableState::Copying)
+    /// Reads the list of tables again, and what is written down of each.
+    pub(super) fn read_tables(&mut self) {
+        self.tables = session::transaction(|| catalog::table::list(&self.name));
+    }
+
+    /// Takes over what is newer of the tables. Server and options stay as they were when the worker began.
+    pub(super) fn follow(&mut self, newer: Self) {
+        self.tables = newer.tables;
+        self.published = newer.published;
+    }
+
+    /// A table of the mirror.
+    pub(super) fn table(&self, relid: pg_sys::Oid) -> Option<&MirrorTableRow> {
+        self.tables.iter().find(|table| table.relid == relid)
+    }
+
+    /// The state that the mirror is in while tables are copied.
+    pub(super) const fn phase_of_copy(&self) -> MirrorState {
+        if self.streams { MirrorState::Streaming } else { MirrorState::Snapshot }
     }
 
     /// Which columns of a table are mirrored.
@@ -160,11 +180,11 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec) })
 }
 
-/// Asks the target for every label that an earlier worker may have used, until the fate of each is known: a load
+/// Asks the target for every label that a worker which is gone may have used, all but those of the `living`, until the fate of each is known: a load
 /// that is still on its way must not arrive after newer rows.
-pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: Option<u64>) {
+pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, living: &[u64]) {
     let mut unsettled = session::transaction(|| catalog::incarnation::unsettled(&mirror.name));
-    unsettled.retain(|earlier| Some(earlier.incarnation) != own);
+    unsettled.retain(|earlier| !living.contains(&earlier.incarnation));
     let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));

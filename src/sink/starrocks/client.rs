@@ -261,6 +261,14 @@ impl Sink for StarRocksSink {
         })
     }
 
+    fn replace(&mut self, spec: &TableSpec, watch: &dyn Watch) -> Result<TableMatch, StatementError> {
+        let replication_num = self.config.replication_num;
+        self.with_session(watch, |session| {
+            ddl::drop_table(session, &spec.target)?;
+            ddl::create_table(session, spec, replication_num)
+        })
+    }
+
     fn interrupter(&self) -> Interrupter {
         let agent = self.http.agent();
         Box::new(move || agent.clone().shutdown())

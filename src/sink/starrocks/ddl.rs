@@ -58,6 +58,14 @@ pub fn truncate(session: &mut SqlSession, target: &TargetTable) -> Result<(), St
     session.execute(&format!("TRUNCATE TABLE {}", qualified(target)))
 }
 
+/// Drops a table, if it is there.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub fn drop_table(session: &mut SqlSession, target: &TargetTable) -> Result<(), StatementError> {
+    session.execute(&format!("DROP TABLE IF EXISTS {}", qualified(target)))
+}
+
 /// The statement that creates the table of a mirror.
 pub fn create_table_statement(
     spec: &TableSpec,
@@ -187,6 +195,7 @@ fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<Tab
     let text = rows.map(|rows| rows.first().and_then(|row| row.at(1)).unwrap_or_default());
     // A user who may not look is told by the loads; nothing says then that the table is anybody else's.
     let is_ours = text.as_ref().is_none_or(|text| text.contains(MADE_BY_US));
+    let is_surely_ours = text.as_ref().is_some_and(|text| text.contains(MADE_BY_US));
     let has_primary_key = |text: String| {
         text.lines().any(|line| line.trim_start_matches([')', ' ']).starts_with("PRIMARY KEY"))
     };
@@ -194,7 +203,8 @@ fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<Tab
         return Ok(TableMatch::Differs("it is not a Primary Key table".to_owned()));
     }
     if let Some(difference) = compare(spec, &actual) {
-        return Ok(TableMatch::Differs(difference));
+        let outdated = if is_surely_ours { TableMatch::Outdated } else { TableMatch::Differs };
+        return Ok(outdated(difference));
     }
     if is_ours || is_empty(session, &spec.target)? { Ok(TableMatch::Fits) } else { Ok(TableMatch::Occupied) }
 }

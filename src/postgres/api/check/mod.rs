@@ -24,6 +24,8 @@ mod table;
 mod tables;
 mod target;
 
+pub(super) use tables::one_table;
+
 /// What somebody wants mirrored.
 pub(super) struct Request<'a> {
     /// Name of the mirror; none when only its feasibility is asked for.

@@ -8,9 +8,11 @@ use super::table::{self, Candidate};
 use super::{Preflight, Request};
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
+use crate::postgres::catalog::mirror::MirrorRow;
 use crate::postgres::catalog::publication::{self, Publication};
 use crate::postgres::catalog::table::{NewTable, with_target};
-use crate::postgres::catalog::{as_extension, source};
+use crate::postgres::catalog::{as_extension, server, source};
+use crate::postgres::guc;
 use crate::table::TableSpec;
 
 const INVALID: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
@@ -33,7 +35,7 @@ pub(super) fn check(request: &Request<'_>, database: &str, options: &Options, pr
     if specs.is_empty() && candidates.len() == preflight.left_out.len() {
         return preflight.note("tables", Err(no_tables(request)));
     }
-    for failure in clashes(&specs, request.server) {
+    for failure in clashes(&specs, request.server, None) {
         preflight.note("target table", Err(failure));
     }
     for failure in unused_entries(&specs, options) {
@@ -65,6 +67,38 @@ fn candidates(request: &Request<'_>) -> Result<Vec<Candidate>, Failure> {
             .map(|relid| Candidate { is_named: false, ..Candidate::whole(relid) })
             .collect()),
     }
+}
+
+/// A table that is to join a mirror, or to be copied again: it must be fit like those of a start.
+pub(in crate::postgres::api) fn one_table(
+    mirror: &MirrorRow,
+    relid: pg_sys::Oid,
+) -> Result<NewTable, Failure> {
+    let options = guc::defaults().merged(&mirror.options)?;
+    let database = server::config(&mirror.server, mirror.owner)?.database;
+    let candidate = match mirror.publication.as_deref() {
+        None => Candidate::whole(relid),
+        Some(name) => member(name, relid)?,
+    };
+    let spec = table::describe(&candidate, &database, &options, mirror.owner)?;
+    let specs = [(spec, candidate.filtered)];
+    if let Some(clash) = clashes(&specs, &mirror.server, Some(relid)).into_iter().next() {
+        return Err(clash);
+    }
+    let [(spec, filtered)] = specs;
+    Ok(NewTable { relid, source_name: spec.source_name, target: spec.target, filtered })
+}
+
+/// A table of a publication. A filtered one joins its publication first, committed.
+fn member(publication: &str, relid: pg_sys::Oid) -> Result<Candidate, Failure> {
+    let found = as_extension(|| publication::read(publication)).ok_or_else(|| no_publication(publication))?;
+    published(&found).into_iter().find(|candidate| candidate.relid == relid).ok_or_else(|| {
+        let message =
+            format!("the table is not part of publication \"{publication}\", which the mirror follows");
+        let quoted = pgrx::spi::quote_identifier(publication);
+        Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .hint(format!("First: ALTER PUBLICATION {quoted} ADD TABLE …."))
+    })
 }
 
 fn distinct(tables: &[pg_sys::Oid]) -> impl Iterator<Item = pg_sys::Oid> {
@@ -102,8 +136,9 @@ fn no_tables(request: &Request<'_>) -> Failure {
     Failure::new(INVALID, message).hint("A mirror needs at least one table.")
 }
 
-/// Tables that would be mirrored into the same table, here or by another mirror of this database.
-fn clashes(specs: &[(TableSpec, bool)], server: &str) -> Vec<Failure> {
+/// Tables that would be mirrored into the same table, here or by another mirror of this database; a table that is mirrored
+/// already is no clash with itself.
+fn clashes(specs: &[(TableSpec, bool)], server: &str, itself: Option<pg_sys::Oid>) -> Vec<Failure> {
     let mut by_target = BTreeMap::new();
     let mut failures = vec![];
     for (spec, _) in specs {
@@ -112,7 +147,7 @@ fn clashes(specs: &[(TableSpec, bool)], server: &str) -> Vec<Failure> {
             .insert(spec.target.to_string(), source.clone())
             .map(|other| format!("table \"{other}\""))
             .or_else(|| {
-                as_extension(|| with_target(&spec.target, server))
+                as_extension(|| with_target(&spec.target, server, itself))
                     .map(|(mirror, other)| format!("table \"{other}\" of mirror \"{mirror}\""))
             });
         if let Some(other) = other {

@@ -1,0 +1,100 @@
+//! Finding a row of a user's table by the key that a load has for it.
+
+use std::ffi::CStr;
+use std::fmt::Write as _;
+
+use pgrx::pg_sys;
+use serde_json::Value;
+
+use super::query;
+use crate::sink::starrocks::field_name;
+use crate::table::TableSpec;
+
+/// How rows of one table are found.
+pub(in crate::postgres) struct Lookup {
+    /// `SELECT ctid FROM ONLY …`.
+    select: String,
+    /// Per column of the key: its name in a line, and the condition up to the value.
+    key: Vec<(String, String)>,
+}
+
+impl Lookup {
+    /// For an open relation and its description.
+    ///
+    /// # Errors
+    ///
+    /// When a type of the key cannot be compared.
+    pub(in crate::postgres) fn new(spec: &TableSpec, relation: pg_sys::Relation) -> Result<Self, String> {
+        // SAFETY: the caller has the relation open; names are copied at once.
+        let (schema, table) = unsafe {
+            let form = &*(*relation).rd_rel;
+            let schema = pg_sys::get_namespace_name(form.relnamespace);
+            if schema.is_null() {
+                return Err("its schema is gone".to_owned());
+            }
+            let table = CStr::from_ptr(form.relname.data.as_ptr());
+            (quoted(CStr::from_ptr(schema)), quoted(table))
+        };
+        let key = spec.key().iter().enumerate().map(|(number, column)| {
+            let name = column.source.name.replace('"', "\"\"");
+            let equals = equality(column.source.type_oid)?;
+            Ok((field_name(spec, number), format!("\"{name}\" {equals} ")))
+        });
+        Ok(Self {
+            select: format!("SELECT ctid FROM ONLY {schema}.{table} WHERE "),
+            key: key.collect::<Result<_, String>>()?,
+        })
+    }
+
+    /// The row that has this key now: the beginning of a line, without its closing brace.
+    ///
+    /// # Errors
+    ///
+    /// When the key is none of this table.
+    pub(in crate::postgres) fn find(&self, key: &[u8]) -> Result<Option<pg_sys::ItemPointerData>, String> {
+        let malformed = || format!("could not read the key {}", String::from_utf8_lossy(key));
+        let document = [key, b"}"].concat();
+        let values: serde_json::Map<String, Value> =
+            serde_json::from_slice(&document).map_err(|_| malformed())?;
+        let mut sql = self.select.clone();
+        for (number, (field, condition)) in self.key.iter().enumerate() {
+            let text = match values.get(field).ok_or_else(malformed)? {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let and = if number == 0 { "" } else { " AND " };
+            // Writing to a string cannot fail.
+            let _ = write!(sql, "{and}{condition}{}", literal(&text));
+        }
+        Ok(query::row(&sql, &[], |row| row.must(1)))
+    }
+}
+
+/// The operator of a type's own ordering that a unique index goes by, with its schema.
+fn equality(type_oid: u32) -> Result<String, String> {
+    // SAFETY: looks into caches; what they hand out is copied before the next question.
+    unsafe {
+        let entry = pg_sys::lookup_type_cache(type_oid.into(), pg_sys::TYPECACHE_EQ_OPR as i32);
+        let operator = (*entry).eq_opr;
+        let name = pg_sys::get_opname(operator);
+        if name.is_null() {
+            return Err("a type of its key has no equality".to_owned());
+        }
+        let procedure = pg_sys::get_opcode(operator);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(procedure));
+        let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+        if schema.is_null() {
+            return Err("a type of its key has no equality".to_owned());
+        }
+        Ok(format!("OPERATOR({}.{name})", quoted(CStr::from_ptr(schema))))
+    }
+}
+
+fn quoted(name: &CStr) -> String {
+    format!("\"{}\"", name.to_string_lossy().replace('"', "\"\""))
+}
+
+/// A text as an SQL literal of no type yet: it takes that of what it is compared with.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}

@@ -1,0 +1,139 @@
+//! The target tables before a copy: there, of the right columns, and empty.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::super::super::catalog::table::MirrorTableRow;
+use super::super::super::loader::Loader;
+use super::super::super::{catalog, session};
+use super::super::start::{self, DefinitionWatch, Described, Mirror};
+use crate::sink::{Job, Outcome, Prepared, TableMatch};
+use crate::table::TargetTable;
+
+/// Locks of so many tables are held at once.
+const TABLES_AT_A_TIME: usize = 100;
+
+/// What becomes of the rows of a target table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in super::super) enum Rows {
+    /// They are taken away: the copy brings others.
+    Replaced,
+    /// They stay: nothing is copied.
+    Kept,
+}
+
+/// Makes the target table of every one of these tables exist, fit and, for a copy, be empty; those that cannot be mirrored go into
+/// error. Returns the others. No load of any of them may be on its way.
+pub(in super::super) fn make_ready(
+    mirror: &mut Mirror,
+    loader: &mut Loader,
+    tables: &[pg_sys::Oid],
+    rows: Rows,
+) -> Vec<pg_sys::Oid> {
+    let mut work = Work { described: describe(mirror, tables), problems: Vec::new(), emptied: Vec::new() };
+    let specs = work.described.iter().map(|(_, described)| described.spec.clone()).collect();
+    let prepared = run(mirror, loader, Job::Prepare(specs));
+    work.judge(mirror, loader, prepared, rows);
+    if rows == Rows::Replaced {
+        empty(mirror, loader, std::mem::take(&mut work.emptied));
+    }
+    work.write_down(mirror)
+}
+
+/// Runs a job about tables of the target to its end, however long the target is away.
+fn run(mirror: &Mirror, loader: &mut Loader, job: Job) -> Vec<Prepared> {
+    let mut definition = DefinitionWatch::new();
+    match loader.run(job, |trouble| definition.begin_anew_if_mended(mirror, trouble)) {
+        Outcome::Prepare(prepared) => prepared,
+        _ => Vec::new(),
+    }
+}
+
+fn empty(mirror: &Mirror, loader: &mut Loader, targets: Vec<TargetTable>) {
+    let mut definition = DefinitionWatch::new();
+    let jobs = targets.into_iter().map(Job::Truncate);
+    for outcome in loader.run_all(jobs, |trouble| definition.begin_anew_if_mended(mirror, trouble)) {
+        if let Outcome::Truncate(target, Err(problem)) = outcome {
+            error!("could not empty target table \"{target}\" before the copy: {problem}");
+        }
+    }
+}
+
+/// What is found out about the tables.
+struct Work {
+    described: Vec<(pg_sys::Oid, Described)>,
+    problems: Vec<(pg_sys::Oid, String)>,
+    emptied: Vec<TargetTable>,
+}
+
+/// Describes the tables; those that cannot be are put into error at once.
+fn describe(mirror: &mut Mirror, tables: &[pg_sys::Oid]) -> Vec<(pg_sys::Oid, Described)> {
+    let mut found = Vec::new();
+    for some in tables.chunks(TABLES_AT_A_TIME) {
+        session::transaction(|| {
+            for relid in some {
+                let Some(table) = mirror.table(*relid) else { continue };
+                match start::describe_for_copy(mirror, table) {
+                    Ok(described) => found.push((*relid, described)),
+                    Err(reason) => catalog::table::fail(&mirror.name, *relid, &table.source_name, &reason),
+                }
+            }
+        });
+    }
+    found
+}
+
+impl Work {
+    /// Decides what is done with each table of the target.
+    fn judge(&mut self, mirror: &Mirror, loader: &mut Loader, prepared: Vec<Prepared>, rows: Rows) {
+        let mut outdated = Vec::new();
+        for table in prepared {
+            let relid = pg_sys::Oid::from(table.spec.relid);
+            let has_begun = mirror.table(relid).is_some_and(MirrorTableRow::has_begun);
+            match table.result {
+                Ok(TableMatch::Created) => {}
+                Ok(TableMatch::Fits) => self.emptied.push(table.spec.target.clone()),
+                // Rows of an earlier attempt of this very mirror.
+                Ok(TableMatch::Occupied) if has_begun => self.emptied.push(table.spec.target.clone()),
+                Ok(TableMatch::Occupied) if rows == Rows::Kept => {}
+                Ok(TableMatch::Occupied) => self.problems.push((relid, occupied(&table.spec.target))),
+                // What this mirror has made for columns that the source has no longer.
+                Ok(TableMatch::Outdated(_)) if has_begun => outdated.push(table.spec),
+                Ok(TableMatch::Outdated(how) | TableMatch::Differs(how)) => {
+                    let reason = format!("target table \"{}\" does not fit: {how}", table.spec.target);
+                    self.problems.push((relid, reason));
+                }
+                Err(problem) => self.problems.push((relid, problem.to_string())),
+            }
+        }
+        for table in run(mirror, loader, Job::Replace(outdated)) {
+            if let Err(problem) = table.result {
+                self.problems.push((pg_sys::Oid::from(table.spec.relid), problem.to_string()));
+            }
+        }
+    }
+
+    fn write_down(self, mirror: &mut Mirror) -> Vec<pg_sys::Oid> {
+        let Self { described, problems, .. } = self;
+        let is_fit = |relid: &pg_sys::Oid| !problems.iter().any(|(problem, _)| problem == relid);
+        let fit = session::transaction(|| {
+            for (relid, reason) in &problems {
+                let source_name = mirror.table(*relid).map_or("", |table| table.source_name.as_str());
+                catalog::table::fail(&mirror.name, *relid, source_name, reason);
+            }
+            let fit: Vec<_> = described.into_iter().filter(|(relid, _)| is_fit(relid)).collect();
+            for (relid, described) in &fit {
+                catalog::table::write_definition(&mirror.name, *relid, &described.definition);
+            }
+            fit.into_iter().map(|(relid, _)| relid).collect()
+        });
+        mirror.read_tables();
+        fit
+    }
+}
+
+fn occupied(target: &TargetTable) -> String {
+    format!(
+        "target table \"{target}\" has rows and was not made by a mirror; empty it, or drop it and have the mirror create it"
+    )
+}

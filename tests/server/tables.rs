@@ -235,7 +235,8 @@ fn a_filtered_table_joins_its_publication_first() {
             .execute("UPDATE second SET v = 'x' WHERE id % 5 = 0; UPDATE first SET v = 'y' WHERE id = 1")?;
         pair.wait_and_compare(&["first"])?;
         assert_eq!(pair.target.count("second")?, 50);
-        let rows = pair.target.value("SELECT count(*) FROM second WHERE v = 'x'")?;
+        let sql = format!("SELECT count(*) FROM {} WHERE v = 'x'", pair.target.table("second"));
+        let rows = pair.target.value(&sql)?;
         assert_eq!(rows, "10");
         Ok(())
     });

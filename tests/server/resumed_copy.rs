@@ -187,6 +187,72 @@ fn a_table_dropped_under_the_copy_does_not_stop_the_others() {
     });
 }
 
+/// Chunks of blocks that have next to nothing in them, and a heap that is small beside its large values.
+#[test]
+fn bloated_and_toast_heavy_tables_are_copied_in_chunks() {
+    on_a_pair(|pair| {
+        create_items(pair)?;
+        pair.source.execute(
+            "DELETE FROM item WHERE id % 20 <> 0;
+             CREATE TABLE document (id int PRIMARY KEY, body text);
+             ALTER TABLE document ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO document SELECT n, repeat('body ' || n, 30000) FROM generate_series(1, 200) n",
+        )?;
+        let Some(control) = pair.control("chunks") else { return Ok(()) };
+        control.set(&Fault::lasting("hang"))?;
+        pair.start_mirror_with("tables => ARRAY['item', 'document']::regclass[]", SMALL)?;
+        let chunks = "SELECT count(*) FROM dbmazz.snapshot_chunk WHERE relid = 'document'::regclass";
+        wait_until("the chunks are planned", PATIENCE, || Ok(pair.source.value(chunks)? != "0"))?;
+        // A few blocks of heap, and each a chunk, since the large values weigh in.
+        let blocks = pair.source.value("SELECT pg_relation_size('document') / 8192")?;
+        assert_eq!(pair.source.value(chunks)?, blocks);
+        finish(pair, control, "document")?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
+#[test]
+fn a_table_of_an_access_method_that_works_like_heap_is_copied() {
+    on_a_pair(|pair| {
+        pair.source.execute("CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler")?;
+        pair.source.execute(
+            "CREATE TABLE item (id int PRIMARY KEY, v text) USING heap2;
+             INSERT INTO item SELECT n, 'v' FROM generate_series(1, 1000) n",
+        )?;
+        pair.start_mirror(&["item"])?;
+        pair.source.execute("UPDATE item SET v = 'w' WHERE id % 2 = 0")?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
+/// The list of tables may change while the first copy is being made.
+#[test]
+fn tables_come_go_and_are_copied_again_during_the_first_copy() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("list of tables") else { return Ok(()) };
+        create_items(pair)?;
+        for table in ["added", "removed"] {
+            pair.source.execute(&format!(
+                "CREATE TABLE {table} AS SELECT * FROM item LIMIT 1000; ALTER TABLE {table} ADD PRIMARY KEY (id)"
+            ))?;
+        }
+        control.set(&Fault::lasting("delay_answer").on_table("item").with(20))?;
+        pair.start_mirror_with("tables => ARRAY['item', 'removed']::regclass[]", SMALL)?;
+        wait_until("some chunks are done", PATIENCE, || Ok(done_chunks(pair, "item")?.len() >= 2))?;
+        let mirror = pair.mirror().to_owned();
+        pair.source.execute(&format!(
+            "SELECT dbmazz_add_table('{mirror}', 'added'), dbmazz_remove_table('{mirror}', 'removed'),
+                    dbmazz_resync_table('{mirror}', 'item')"
+        ))?;
+        pair.source
+            .execute("UPDATE item SET v = 'x' WHERE id % 3 = 0; DELETE FROM added WHERE id % 3 = 0")?;
+        finish(pair, control, "item")?;
+        pair.wait_and_compare(&["added"])?;
+        assert_eq!(pair.table_state("removed")?, None);
+        Ok(())
+    });
+}
+
 #[test]
 fn two_thousand_small_tables_are_copied() {
     on_a_pair(|pair| {

@@ -129,11 +129,11 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
             "Name the partition to mirror it into a table of its own.",
         );
     }
-    storage(form, names)
+    storage(relation, form, names)
 }
 
 /// Changes of the table must be in the log, in a form that can be decoded.
-fn storage(form: &pg_sys::FormData_pg_class, names: &Names) -> Result<(), Failure> {
+fn storage(relation: &PgRelation, form: &pg_sys::FormData_pg_class, names: &Names) -> Result<(), Failure> {
     let plain = &names.plain;
     match form.relpersistence.cast_unsigned() {
         pg_sys::RELPERSISTENCE_UNLOGGED => {
@@ -148,11 +148,15 @@ fn storage(form: &pg_sys::FormData_pg_class, names: &Names) -> Result<(), Failur
         }
         _ => {}
     }
-    if form.relam == pg_sys::HEAP_TABLE_AM_OID {
+    // Whatever its name: what writes the log as heap does can be decoded, and scanned by blocks.
+    // SAFETY: the relation is open; the other one is a constant of the server.
+    if unsafe { relation.rd_tableam == pg_sys::GetHeapamTableAmRoutine() } {
         return Ok(());
     }
-    let message = format!("cannot mirror table \"{plain}\": its access method is not heap");
-    Err(Failure::new(NOT_SUPPORTED, message).hint("Leave the table out of the mirror."))
+    let message = format!("cannot mirror table \"{plain}\": its access method does not work like heap");
+    Err(Failure::new(NOT_SUPPORTED, message)
+        .detail("Its changes cannot be decoded from the log.")
+        .hint("Leave the table out of the mirror, or ALTER TABLE … SET ACCESS METHOD heap."))
 }
 
 /// The workers read past permissions and row security, so both are looked at here, for the mirror's owner.

@@ -6,7 +6,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{catalog, session};
+use super::{catalog, failpoint, session};
 use crate::pipeline::LabelSequence;
 
 /// Numbers of labels that are reserved at a time.
@@ -17,6 +17,7 @@ pub(super) fn open(mirror: &str) -> LabelSequence {
     let incarnation = random_number();
     let mut labels = LabelSequence::new(mirror.into(), incarnation);
     session::transaction(|| catalog::incarnation::open(mirror, incarnation, BLOCK + 1));
+    failpoint::hit("labels_opened");
     labels.extend(BLOCK);
     labels
 }
@@ -27,6 +28,7 @@ pub(super) fn top_up(mirror: &str, labels: &mut LabelSequence) {
         let until = labels.reserved_until() + BLOCK;
         // The table holds the first number that is *not* reserved.
         session::transaction(|| catalog::incarnation::reserve(mirror, labels.incarnation(), until + 1));
+        failpoint::hit("labels_reserved");
         labels.extend(until);
     }
 }

@@ -19,7 +19,7 @@ use super::super::catalog::event::{Event, Severity};
 use super::super::catalog::table::TableState;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderPhase, MirrorState};
-use super::super::{catalog, latch, scan, session, slot};
+use super::super::{catalog, failpoint, latch, scan, session, slot};
 use super::start::{self, DefinitionWatch, Described, Mirror};
 use super::{Child, WorkerKind};
 use crate::lsn::Lsn;
@@ -34,13 +34,17 @@ const MOST_FAILURES: u32 = 5;
 /// slot must be streamed.
 pub(super) fn first_copy(mirror: &mut Mirror, loader: &mut Loader, labels: &LabelSequence) -> Lsn {
     drop_leftover_slot(mirror);
+    failpoint::hit("start_before_target_tables");
     prepare_target(mirror, loader);
+    failpoint::hit("start_after_target_tables");
     let holder = start_holder(mirror);
     let held = wait_for_slot(mirror, &holder);
     if mirror.row.copy_rows {
         loader.enter_phase(MirrorState::Snapshot);
         plan(mirror, held.snapshot.as_str());
+        failpoint::hit("start_plan_committed");
         copy_all(mirror, loader, &holder);
+        failpoint::hit("copy_all_done");
         start::settle_earlier_labels(mirror, loader, Some(labels.incarnation()));
     }
     let tables = &mirror.tables;
@@ -56,6 +60,7 @@ pub(super) fn first_copy(mirror: &mut Mirror, loader: &mut Loader, labels: &Labe
         let message = format!("mirror \"{}\" streams from {}", mirror.name, held.consistent_lsn);
         Event::of(&mirror.name, Severity::Info, &message).record();
     });
+    failpoint::hit("copy_first_checkpoint");
     shmem::update(&mirror.name, |slot| slot.holder.leave = true);
     mirror.tables = session::transaction(|| catalog::table::list(&mirror.name));
     held.consistent_lsn

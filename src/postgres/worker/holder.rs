@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::shmem::{self, Holder, HolderPhase, Text};
-use super::super::{catalog, compat, ffi, latch, session};
+use super::super::{catalog, compat, failpoint, ffi, latch, session};
 use super::exit;
 use crate::lsn::Lsn;
 
@@ -63,6 +63,7 @@ fn hold(mirror: &str) {
         latch::wake(proc_number);
     }
     session::report_activity(&format!("mirror {mirror}: holding the snapshot of {consistent_lsn}"));
+    failpoint::hit("holder_holding");
     while shmem::find(mirror).is_some_and(|slot| !slot.holder.leave && slot.pid != 0) {
         latch::wait(None, Duration::from_secs(1));
     }
@@ -72,6 +73,7 @@ fn hold(mirror: &str) {
 /// consistent point.
 fn create_slot(mirror: &str, export: bool) -> (String, Lsn) {
     let name = CString::new(format!("dbmazz_{mirror}")).unwrap_or_default();
+    failpoint::hit("start_before_slot");
     // SAFETY: the sequence of walsender.c: an ephemeral slot, which goes by itself on an error; the context inside a
     // transaction without xid, so that this process' xmin stays visible to vacuum (it will hold a snapshot); the
     // start point and the export outside of one. The context's memory is the process'.
@@ -91,12 +93,14 @@ fn create_slot(mirror: &str, export: bool) -> (String, Lsn) {
             None,
         );
         pg_sys::CommitTransactionCommand();
+        failpoint::hit("start_slot_ephemeral");
         pg_sys::DecodingContextFindStartpoint(ctx);
         let snapshot = if export { ffi::export_snapshot(ctx) } else { String::new() };
         let consistent = Lsn((*(*ctx).slot).data.confirmed_flush);
         pg_sys::FreeDecodingContext(ctx);
         pg_sys::ReplicationSlotPersist();
         pg_sys::ReplicationSlotRelease();
+        failpoint::hit("start_slot_persistent");
         (snapshot, consistent)
     }
 }

@@ -18,7 +18,7 @@ use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
-use super::super::{catalog, decode, labels, session, shmem};
+use super::super::{catalog, decode, failpoint, labels, session, shmem};
 use super::exit;
 use super::start::{DefinitionWatch, Mirror};
 use crate::encode::RowEncoder;
@@ -112,6 +112,7 @@ impl Copier {
 
     fn run(mut self) {
         while let Some(chunk) = session::transaction(|| catalog::chunk::claim(&self.mirror.name)) {
+            failpoint::hit("copy_chunk_claimed");
             session::report_activity(&format!("mirror {}: copying chunk {}", self.mirror.name, chunk.chunk));
             self.chunks.insert((chunk.relid, chunk.chunk), Progress::default());
             if let Err(reason) = self.copy(&chunk) {
@@ -134,6 +135,7 @@ impl Copier {
             session::leave_if_unwanted(&self.mirror.name);
             labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
+            failpoint::hit("copy_load_read");
             from = reading.next;
             self.adjusted.extend(reading.adjusted.into_iter().map(|what| (chunk.relid, what)));
             for load in reading.loads {
@@ -219,6 +221,7 @@ impl Copier {
         self.in_flight_bytes -= load.body_bytes();
         match result {
             Ok(_) => {
+                failpoint::hit("copy_load_visible");
                 let (rows, bytes) = (load.rows, load.body_bytes() as u64);
                 if let Some(progress) = self.chunks.get_mut(&key) {
                     progress.pending -= 1;
@@ -237,6 +240,7 @@ impl Copier {
         if self.chunks.get(&key).is_some_and(|progress| progress.is_read && progress.pending == 0)
             && let Some(progress) = self.chunks.remove(&key)
         {
+            failpoint::hit("copy_chunk_all_visible");
             session::transaction(|| {
                 catalog::chunk::complete(&self.mirror.name, key.0, key.1, progress.rows);
                 let loaded = Counters {
@@ -250,6 +254,7 @@ impl Copier {
                     Event { relid: Some(relid), ..event }.record();
                 }
             });
+            failpoint::hit("copy_chunk_done");
         }
     }
 

@@ -12,7 +12,7 @@ use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
-use super::super::{catalog, guc, latch, scan, session, shmem};
+use super::super::{catalog, failpoint, guc, latch, scan, session, shmem};
 use crate::options::Options;
 use crate::sink::starrocks::StarRocksConfig;
 use crate::sink::{Job, Label, LoadError, Outcome};
@@ -179,6 +179,7 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: O
                 error!("could not settle label \"{label}\": {problem}");
             }
         }
+        failpoint::hit("labels_settled");
         session::transaction(|| catalog::incarnation::remove(&mirror.name, earlier.incarnation));
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ struct Job<'a> {
     plan: Plan,
     /// Bytes of the body.
     received: u64,
+    /// Of the body.
+    digest: u64,
     timings: Timings,
     started: Instant,
 }
@@ -90,8 +93,15 @@ pub(crate) fn answer(
         return Ending::Cut;
     };
     job.received = length as u64;
+    job.digest = digest_of(scratch.body.get(..length).unwrap_or_default());
     let outcome = job.run(length, scratch);
     job.finish(connection, outcome)
+}
+
+fn digest_of(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
 }
 
 fn refuse(
@@ -139,7 +149,7 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     match plan(shared, request) {
         Ok(plan) => {
             let timings = Timings { begin, plan: started.elapsed() - begin, ..Timings::default() };
-            Ok(Job { shared, request, label, transaction, plan, received: 0, timings, started })
+            Ok(Job { shared, request, label, transaction, plan, received: 0, digest: 0, timings, started })
         }
         Err(message) => {
             shared.labels.abort(transaction, &message);
@@ -338,7 +348,7 @@ impl Job<'_> {
             Outcome::Status { status, message, tally } => (status, message, tally),
             Outcome::Cut => {
                 let entry = Entry::new("be", self.request.head, self.received, "", "the connection was cut");
-                self.shared.requests.add(entry);
+                self.shared.requests.add(entry.with_digest(self.digest));
                 return Ending::Cut;
             }
         };
@@ -351,13 +361,8 @@ impl Job<'_> {
         if let Some(fault) = self.strike(Kind::DelayAnswer) {
             std::thread::sleep(fault.delay(1000));
         }
-        self.shared.requests.add(Entry::new(
-            "be",
-            self.request.head,
-            self.received,
-            answer.status,
-            &answer.body,
-        ));
+        let entry = Entry::new("be", self.request.head, self.received, answer.status, &answer.body);
+        self.shared.requests.add(entry.with_digest(self.digest));
         match connection.send(&answer) {
             Ok(()) => Ending::Answered(After::KeepAlive),
             Err(_) => Ending::Cut,

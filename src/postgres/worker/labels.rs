@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::shmem;
-use super::super::{catalog, latch, session};
+use super::super::{catalog, failpoint, latch, session};
 
 /// Main function of `dbmazz labels`. Its arguments are the database and the mirror.
 #[pg_guard]
@@ -18,6 +18,7 @@ pub extern "C-unwind" fn dbmazz_labels_main(argument: pg_sys::Datum) {
         return;
     }
     session::transaction(|| catalog::incarnation::reserve(&mirror, slot.incarnation, until));
+    failpoint::hit("labels_reserved_by_helper");
     let worker = shmem::update(&mirror, |now| {
         if now.incarnation == slot.incarnation {
             now.labels_reserved_until = now.labels_reserved_until.max(until);

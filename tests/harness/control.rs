@@ -61,6 +61,11 @@ impl Control {
         self.request("DELETE", "fault", "").map(drop)
     }
 
+    /// Sets how many finished loads of a database are remembered by their labels.
+    pub(crate) fn keep_labels(self, most: u64) -> Outcome {
+        self.request("POST", "label_keep", &json!({"max": most}).to_string()).map(drop)
+    }
+
     /// The requests so far.
     pub(crate) fn log(self) -> Outcome<Value> {
         self.request("GET", "log", "")

@@ -22,6 +22,10 @@ const SMALL: &str = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 1500, "s
 const TINY: &str = r#"{"batch_max_rows": 7}"#;
 /// A memory so small that one transaction fills it.
 const CROWDED: &str = r#"{"batch_max_rows": 2000, "memory_limit": "1MB"}"#;
+/// It fills that memory several times.
+const LARGE: &str = "BEGIN;
+    INSERT INTO ledger (amount, memo) SELECT n, repeat('large', 20) FROM generate_series(1, 30000) n;
+    UPDATE ledger SET amount = -amount WHERE memo LIKE 'large%' AND amount > 15000; COMMIT";
 /// Each row has a label.
 const SINGLE: &str = r#"{"batch_max_rows": 1}"#;
 
@@ -225,11 +229,11 @@ fn a_blow_within_a_large_transaction_loses_nothing() {
         case.streaming(CROWDED)?;
         let writers = case.writers();
         let armed = case.arm(5)?;
-        case.pair.source.execute(
-            "BEGIN; INSERT INTO ledger (amount, memo) SELECT n, repeat('large', 20) FROM generate_series(1, 30000) n;
-             UPDATE ledger SET amount = -amount WHERE memo LIKE 'large%' AND amount > 15000; COMMIT",
-        )?;
+        // In a session of its own: the blow may take it away.
+        let large = elsewhere(case, LARGE.to_owned())?;
         case.strike(armed)?;
+        // It committed, or it did not: the source knows.
+        let _ = large.join();
         case.settle(writers)
     });
 }
@@ -279,7 +283,7 @@ fn a_blow_while_a_mirror_is_paused_loses_nothing() {
         let writers = case.writers();
         writers.wait_for(20)?;
         let armed = case.arm(1)?;
-        case.pair.call("dbmazz_pause_mirror")?;
+        pause_until_reached(case.pair, &armed)?;
         case.strike(armed)?;
         writers.wait_for(20)?;
         case.pair.call("dbmazz_resume_mirror")?;
@@ -287,11 +291,32 @@ fn a_blow_while_a_mirror_is_paused_loses_nothing() {
     });
 }
 
-/// The transaction that drops the mirror ends in another session, which the blow may take away.
-fn drop_elsewhere(case: &mut Case<'_>) -> Outcome<thread::JoinHandle<Outcome>> {
+/// A worker that is within a callback at that moment ends without a farewell; then the mirror is paused once more.
+fn pause_until_reached(pair: &mut Pair, armed: &Failpoint) -> Outcome {
+    wait_until("a mirror says farewell", PATIENCE, || {
+        pair.call("dbmazz_pause_mirror")?;
+        let running =
+            format!("SELECT pid IS NOT NULL FROM dbmazz_stat_mirror WHERE mirror = '{}'", pair.mirror());
+        wait_until("the point is reached, or the worker is gone", PATIENCE, || {
+            Ok(armed.is_reached() || !pair.source.is_true(&running)?)
+        })?;
+        if !armed.is_reached() {
+            pair.call("dbmazz_resume_mirror")?;
+            pair.wait_for_state("streaming")?;
+        }
+        Ok(armed.is_reached())
+    })
+}
+
+/// Runs a statement in another session, which the blow may take away.
+fn elsewhere(case: &mut Case<'_>, sql: String) -> Outcome<thread::JoinHandle<Outcome>> {
     let mut session = case.pair.source.another_session()?;
-    let sql = format!("SELECT dbmazz_drop_mirror('{}')", case.pair.mirror());
     Ok(thread::spawn(move || session.execute(&sql)))
+}
+
+fn drop_elsewhere(case: &mut Case<'_>) -> Outcome<thread::JoinHandle<Outcome>> {
+    let sql = format!("SELECT dbmazz_drop_mirror('{}')", case.pair.mirror());
+    elsewhere(case, sql)
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     /// HTTP 500 from the port named by `value`: `fe` or `be` (default).
     #[serde(rename = "http_500")]
     Http500,
+    /// The port named by `value`, `fe` or `be` (default), does what it is asked for and answers nonsense.
+    GarbageAnswer,
     /// Rows are filtered: those that contain `value`, or all.
     RefuseRows,
     /// The frontend finds no backend.
@@ -52,6 +54,9 @@ pub(crate) enum Kind {
     /// The backend refuses in the header phase and resets instead of taking the body off the wire.
     ResetOnRefusal,
 }
+
+/// What some box between us and StarRocks might say.
+pub(crate) const GARBAGE: &str = "<html>\u{1}{\"Status\": \"Success\"";
 
 /// One armed fault.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -14,9 +14,9 @@ use crate::answer::{LoadAnswer, Timings};
 use crate::args::StorageMode;
 use crate::auth::Refusal;
 use crate::body::Body;
-use crate::faults::Kind;
+use crate::faults::{Fault, GARBAGE, Kind};
 use crate::http::{After, Answer, Connection, Framing, Head};
-use crate::labels::{self, BeginError};
+use crate::labels::{self, BeginError, Finished};
 use crate::load_headers::LoadHeaders;
 use crate::plan::Plan;
 use crate::request_log::Entry;
@@ -76,7 +76,6 @@ pub(crate) fn answer(
     request: &Request<'_>,
     scratch: &mut Scratch,
 ) -> Ending {
-    let at_backend = |fault: &crate::faults::Fault| fault.text().is_none_or(|hop| hop == "be");
     if shared.faults.strike_if(Kind::Http500, request.table, at_backend).is_some() {
         let answer = Answer::json("500 Internal Server Error", "Internal Server Error".into()).closing();
         shared.requests.add(Entry::new("be", request.head, 0, answer.status, &answer.body));
@@ -96,6 +95,11 @@ pub(crate) fn answer(
     job.digest = digest_of(scratch.body.get(..length).unwrap_or_default());
     let outcome = job.run(length, scratch);
     job.finish(connection, outcome)
+}
+
+/// Faults of both ports strike here unless they name the other one.
+fn at_backend(fault: &Fault) -> bool {
+    fault.text().is_none_or(|hop| hop == "be")
 }
 
 fn digest_of(body: &[u8]) -> u64 {
@@ -195,7 +199,7 @@ fn fail(message: impl Into<String>, tally: Tally) -> Outcome {
 }
 
 impl Job<'_> {
-    fn strike(&self, kind: Kind) -> Option<crate::faults::Fault> {
+    fn strike(&self, kind: Kind) -> Option<Fault> {
         self.shared.faults.strike(kind, self.request.table)
     }
 
@@ -329,8 +333,7 @@ impl Job<'_> {
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay(1000));
         self.shared.labels.commit(self.transaction, delay)?;
         if let Some(store) = store
-            && !store.connection.is_autocommit()
-            && let Err(error) = store.commit()
+            && let Err(error) = self.keep(store)
         {
             // The label says COMMITTED and cannot be taken back: a stand-in that lies is worse than none.
             eprintln!("starrocks_standin: could not commit to SQLite: {error}");
@@ -339,6 +342,18 @@ impl Job<'_> {
         let bytes = self.received;
         self.shared.counts.committed(self.plan.table.full_name(), tally, bytes);
         Ok(if fault.is_some() { Published::Later } else { Published::AtOnce })
+    }
+
+    /// Rows and label become durable together.
+    fn keep(&self, store: &Store) -> rusqlite::Result<()> {
+        store.keep_label(&Finished {
+            id: self.transaction,
+            database: self.request.database.to_owned(),
+            label: self.label.clone(),
+            table: self.request.table.to_owned(),
+        })?;
+        // Nothing is open where TRUNCATE has swapped the tablets away.
+        if store.connection.is_autocommit() { Ok(()) } else { store.commit() }
     }
 
     /// Answers, unless a fault cuts the connection.
@@ -357,7 +372,10 @@ impl Job<'_> {
         if status == "Fail" {
             self.shared.counts.failed(self.plan.table.full_name());
         }
-        let answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
+        let mut answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
+        if self.shared.faults.strike_if(Kind::GarbageAnswer, self.request.table, at_backend).is_some() {
+            answer.body = GARBAGE.into();
+        }
         if let Some(fault) = self.strike(Kind::DelayAnswer) {
             std::thread::sleep(fault.delay(1000));
         }

@@ -66,6 +66,8 @@ pub(crate) fn start(args: Args) -> Result<Ports, Box<dyn std::error::Error>> {
         std::fs::create_dir_all(directory)?;
     }
     let storage = Storage::open(args.data_dir.as_deref())?;
+    let labels = Labels::default();
+    labels.restore(storage.lock().kept_labels()?);
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let (fe, be, mysql) = (bind(args.fe_port)?, bind(args.be_port)?, bind(args.mysql_port)?);
     let ports =
@@ -75,7 +77,7 @@ pub(crate) fn start(args: Args) -> Result<Ports, Box<dyn std::error::Error>> {
         args,
         ports,
         faults: Faults::default(),
-        labels: Labels::default(),
+        labels,
         counts: Counts::default(),
         requests: RequestLog::default(),
         error_log: ErrorLog::default(),

@@ -20,6 +20,11 @@ impl Fault {
         Self(json!({"kind": kind, "times": 1}))
     }
 
+    /// A fault of this kind, so many times.
+    pub(crate) fn times(kind: &str, times: u64) -> Self {
+        Self(json!({"kind": kind, "times": times}))
+    }
+
     /// A fault of this kind until it is cleared.
     pub(crate) fn lasting(kind: &str) -> Self {
         Self(json!({"kind": kind, "times": -1}))

@@ -81,7 +81,7 @@ fn strike(pair: &mut Pair, backend_type: &str, blow: Blow) -> Outcome {
 }
 
 /// Returns whether there was such a process to kill.
-fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
+pub(crate) fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
     if pair.source.cluster().signal(pid, "KILL").is_err() {
         return Ok(false);
     }
@@ -95,7 +95,7 @@ fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
 }
 
 /// Waits until the server takes connections again.
-fn come_back(pair: &mut Pair) -> Outcome {
+pub(crate) fn come_back(pair: &mut Pair) -> Outcome {
     wait_for("the server is back", Duration::from_secs(60), || {
         let back = pair.source.reconnect().and_then(|()| pair.source.value("SELECT 1"));
         Ok(back.ok().map(drop))

@@ -5,6 +5,9 @@
 //! other: most of them restart it. `DBMAZZ_TEST_SEED` repeats the random part of a run, `DBMAZZ_TEST_CASE` runs only the
 //! cases whose names contain it.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +31,60 @@ const LARGE: &str = "BEGIN;
     UPDATE ledger SET amount = -amount WHERE memo LIKE 'large%' AND amount > 15000; COMMIT";
 /// Each row has a label.
 const SINGLE: &str = r#"{"batch_max_rows": 1}"#;
+
+/// Until the slot is there to stay.
+const BEFORE_SLOT: &[&str] = &[
+    "labels_opened",
+    "start_before_target_tables",
+    "start_after_target_tables",
+    "start_before_slot",
+    "start_slot_ephemeral",
+];
+/// Until rows are under way.
+const AFTER_SLOT: &[&str] = &[
+    "start_slot_persistent",
+    "holder_holding",
+    "start_plan_committed",
+    "copy_chunk_claimed",
+    "copy_load_read",
+];
+/// Until the first checkpoint.
+const COPY: &[&str] = &[
+    "copy_load_visible",
+    "copy_chunk_all_visible",
+    "copy_chunk_done",
+    "copy_all_done",
+    "copy_first_checkpoint",
+];
+/// From a transaction in the log to the slot's new position.
+const STREAM: &[&str] = &[
+    "stream_transaction_decoded",
+    "stream_load_handed_out",
+    "stream_outcome_received",
+    "checkpoint_before_commit",
+    "checkpoint_committed",
+    "slot_confirmed",
+];
+/// While one transaction fills the memory.
+const LARGE_TRANSACTION: &[&str] = &["stream_waits_in_callback"];
+/// Around a TRUNCATE of the target.
+const TRUNCATE: &[&str] = &["truncate_before", "truncate_after"];
+/// Where labels are reserved and settled.
+const LABELS: &[&str] = &["labels_reserved", "labels_reserved_by_helper", "labels_settled"];
+/// While a mirror that is being paused writes down what it has.
+const PAUSE: &[&str] = &["farewell", "farewell_checkpointed"];
+/// In a drop, while the slot is there.
+const DROP_EARLY: &[&str] = &["drop_worker_stopped"];
+/// In a drop, when the slot is gone.
+const DROP_LATE: &[&str] = &["drop_slot_dropped"];
+
+/// All failpoints that the extension has.
+pub(crate) fn points() -> impl Iterator<Item = &'static str> {
+    [BEFORE_SLOT, AFTER_SLOT, COPY, STREAM, LARGE_TRANSACTION, TRUNCATE, LABELS, PAUSE, DROP_EARLY, DROP_LATE]
+        .into_iter()
+        .flatten()
+        .copied()
+}
 
 /// How the process at the point ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -157,75 +214,34 @@ fn starting(case: &mut Case<'_>) -> Outcome {
 
 #[test]
 fn a_blow_before_the_slot_loses_nothing() {
-    at_each(
-        "start before the slot",
-        &[
-            "labels_opened",
-            "start_before_target_tables",
-            "start_after_target_tables",
-            "start_before_slot",
-            "start_slot_ephemeral",
-        ],
-        starting,
-    );
+    at_each("start before the slot", BEFORE_SLOT, starting);
 }
 
 #[test]
 fn a_blow_between_slot_and_copy_loses_nothing() {
-    at_each(
-        "start after the slot",
-        &[
-            "start_slot_persistent",
-            "holder_holding",
-            "start_plan_committed",
-            "copy_chunk_claimed",
-            "copy_load_read",
-        ],
-        starting,
-    );
+    at_each("start after the slot", AFTER_SLOT, starting);
 }
 
 #[test]
 fn a_blow_during_the_copy_loses_nothing() {
-    at_each(
-        "copy",
-        &[
-            "copy_load_visible",
-            "copy_chunk_all_visible",
-            "copy_chunk_done",
-            "copy_all_done",
-            "copy_first_checkpoint",
-        ],
-        starting,
-    );
+    at_each("copy", COPY, starting);
 }
 
 #[test]
 fn a_blow_while_streaming_loses_nothing() {
-    at_each(
-        "stream",
-        &[
-            "stream_transaction_decoded",
-            "stream_load_handed_out",
-            "stream_outcome_received",
-            "checkpoint_before_commit",
-            "checkpoint_committed",
-            "slot_confirmed",
-        ],
-        |case| {
-            case.streaming(TINY)?;
-            let writers = case.writers();
-            let is_of_checkpoint = case.point.starts_with("checkpoint") || case.point.starts_with("slot");
-            let armed = case.arm(if is_of_checkpoint { 2 } else { 20 })?;
-            case.strike(armed)?;
-            case.settle(writers)
-        },
-    );
+    at_each("stream", STREAM, |case| {
+        case.streaming(TINY)?;
+        let writers = case.writers();
+        let is_of_checkpoint = case.point.starts_with("checkpoint") || case.point.starts_with("slot");
+        let armed = case.arm(if is_of_checkpoint { 2 } else { 20 })?;
+        case.strike(armed)?;
+        case.settle(writers)
+    });
 }
 
 #[test]
 fn a_blow_within_a_large_transaction_loses_nothing() {
-    at_each("large transaction", &["stream_waits_in_callback"], |case| {
+    at_each("large transaction", LARGE_TRANSACTION, |case| {
         case.streaming(CROWDED)?;
         let writers = case.writers();
         let armed = case.arm(5)?;
@@ -240,7 +256,7 @@ fn a_blow_within_a_large_transaction_loses_nothing() {
 
 #[test]
 fn a_blow_around_a_truncate_loses_nothing() {
-    at_each("truncate", &["truncate_before", "truncate_after"], |case| {
+    at_each("truncate", TRUNCATE, |case| {
         case.streaming(TINY)?;
         let writers = case.writers();
         let armed = case.arm(1)?;
@@ -252,7 +268,7 @@ fn a_blow_around_a_truncate_loses_nothing() {
 
 #[test]
 fn a_blow_while_labels_are_reserved_or_settled_loses_nothing() {
-    at_each("labels", &["labels_reserved", "labels_reserved_by_helper", "labels_settled"], |case| {
+    at_each("labels", LABELS, |case| {
         case.streaming(SINGLE)?;
         let writers = case.writers();
         let armed = case.arm(1)?;
@@ -278,7 +294,7 @@ fn many_rows(pair: &mut Pair, count: u32) -> Outcome {
 
 #[test]
 fn a_blow_while_a_mirror_is_paused_loses_nothing() {
-    at_each("pause", &["farewell", "farewell_checkpointed"], |case| {
+    at_each("pause", PAUSE, |case| {
         case.streaming(TINY)?;
         let writers = case.writers();
         writers.wait_for(20)?;
@@ -321,7 +337,7 @@ fn drop_elsewhere(case: &mut Case<'_>) -> Outcome<thread::JoinHandle<Outcome>> {
 
 #[test]
 fn a_drop_that_fails_before_the_slot_is_gone_changes_nothing() {
-    at_each("drop", &["drop_worker_stopped"], |case| {
+    at_each("drop", DROP_EARLY, |case| {
         case.streaming(TINY)?;
         let writers = case.writers();
         let armed = case.arm(1)?;
@@ -335,7 +351,7 @@ fn a_drop_that_fails_before_the_slot_is_gone_changes_nothing() {
 
 #[test]
 fn a_drop_that_fails_after_the_slot_is_gone_is_no_silent_gap() {
-    at_each("drop", &["drop_slot_dropped"], |case| {
+    at_each("drop", DROP_LATE, |case| {
         case.streaming(TINY)?;
         let writers = case.writers();
         let armed = case.arm(1)?;
@@ -348,4 +364,28 @@ fn a_drop_that_fails_after_the_slot_is_gone_is_no_silent_gap() {
         case.pair.start_mirror_with(&tables_argument(), TINY)?;
         case.settle(writers)
     });
+}
+
+/// The names in the sources: each must be struck here.
+fn points_in(directory: &Path, found: &mut BTreeSet<String>) -> Outcome {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            points_in(&path, found)?;
+            continue;
+        }
+        let source = fs::read_to_string(&path)?;
+        let names = source.split("failpoint::hit(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.extend(names.map(str::to_owned));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_failpoint_of_the_sources_is_struck() -> Outcome {
+    let mut found = BTreeSet::new();
+    points_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join("postgres"), &mut found)?;
+    let struck: BTreeSet<String> = points().map(str::to_owned).collect();
+    assert_eq!(found, struck);
+    Ok(())
 }

@@ -25,6 +25,7 @@ mod readme;
 mod refusal;
 mod shutdown;
 mod slot;
+mod soak;
 mod types;
 mod views;
 mod workload;

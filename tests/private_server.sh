@@ -9,18 +9,18 @@
 # Sourced by recipes of the Makefile, after tests/setup.sh. The copy is removed when the shell ends.
 
 private=$(mktemp -d /tmp/dbmazz-server.XXXXXX)
-trap 'rm -rf "$private"' EXIT
+trap 'rm -rf "$private" "$private.extension"' EXIT
 # The servers run as another user when the tests run as root.
 chmod 755 "$private"
-
-# Built against the installation itself, so that no dependency is compiled anew.
-cargo pgrx package --no-default-features --features "pg$PG_MAJOR failpoints" --pg-config "$PG_CONFIG" \
-    --out-dir "$private" >"$private/log" 2>&1 || { cat "$private/log" >&2; exit 1; }
 
 for what in bindir pkglibdir sharedir; do
     from=$("$PG_CONFIG" "--$what")
     mkdir -p "$private$from"
-    # The extension of the tests stays: what is there already is not replaced.
-    cp -a --no-clobber "$from/." "$private$from/"
+    cp -a "$from/." "$private$from/"
 done
+
+# Built against the installation itself, so that no dependency is compiled anew.
+cargo pgrx package --no-default-features --features "pg$PG_MAJOR failpoints" --pg-config "$PG_CONFIG" \
+    --out-dir "$private.extension" >"$private/log" 2>&1 || { cat "$private/log" >&2; exit 1; }
+cp -a "$private.extension/." "$private/"
 export PG_CONFIG=$private$("$PG_CONFIG" --bindir)/pg_config

@@ -82,6 +82,14 @@ impl Cluster {
         &self.directory
     }
 
+    /// Makes a directory that goes when the cluster goes, whoever writes into it.
+    pub(crate) fn make_directory(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.directory.join(name);
+        fs::create_dir(&path)?;
+        self.account.own(&path)?;
+        Ok(path)
+    }
+
     /// The installation that runs it.
     pub(crate) fn installation(&self) -> &Installation {
         &self.installation

@@ -199,6 +199,26 @@ fn the_launcher_can_be_terminated() {
     copy_survives("launcher", "dbmazz launcher", Blow::Terminate);
 }
 
+/// Within one transaction a worker cannot reserve labels itself: the launcher does, also one that did not start it.
+#[test]
+fn a_new_launcher_reserves_labels_for_a_worker_that_it_did_not_start() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"batch_max_rows": 1}"#)?;
+        pair.wait()?;
+        let worker = pid_of(pair, "dbmazz mirror")?;
+        let launcher = pid_of(pair, "dbmazz launcher")?;
+        strike(pair, "dbmazz launcher", Blow::Terminate)?;
+        wait_until("there is another launcher", Duration::from_secs(60), || {
+            Ok(pid_of(pair, "dbmazz launcher")? != launcher)
+        })?;
+        pair.source.execute("INSERT INTO item SELECT n FROM generate_series(1, 1500) n")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_eq!(pid_of(pair, "dbmazz mirror")?, worker);
+        Ok(())
+    });
+}
+
 #[test]
 fn an_immediate_stop_during_the_copy_loses_nothing() {
     on_its_own_cluster(&Settings::default(), |pair| {

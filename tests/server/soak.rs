@@ -5,6 +5,7 @@
 //! A failure shows the seed and everything that was done so far.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
@@ -20,13 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the server may be away.
 const ABSENCE: Duration = Duration::from_secs(60);
 const CLIENTS: u32 = 3;
-const OPTIONS: &str =
-    r#"{"batch_max_rows": 50, "snapshot_chunk_size": "1MB", "snapshot_workers": 2, "memory_limit": "4MB"}"#;
 /// Rows that the largest table may keep, so that a comparison takes a moment.
 const LEDGER_ROWS: u32 = 20_000;
 
 /// Faults of the stand-in, with the value that makes each strike soon. None of them refuses rows for good.
-const FAULTS: [(&str, Option<&str>); 20] = [
+const FAULTS: [(&str, Option<&str>); 23] = [
     ("cut_before_commit", None),
     ("cut_after_commit", None),
     ("publish_timeout", None),
@@ -39,6 +38,9 @@ const FAULTS: [(&str, Option<&str>); 20] = [
     ("http_500", Some("be")),
     ("garbage_answer", Some("fe")),
     ("garbage_answer", Some("be")),
+    ("garbage_bytes", None),
+    ("cut_statement", Some("before")),
+    ("cut_statement", Some("after")),
     ("too_many_versions", None),
     ("no_backend", None),
     ("delay_answer", None),
@@ -70,8 +72,12 @@ enum Blow {
     Point(&'static str, Action, u64),
     /// The mirror is paused, and resumed after so many transactions.
     Pause(u64),
-    /// The mirror is dropped and started again.
-    Anew,
+    /// A transaction that fills the memory and uses up labels.
+    Large(u64),
+    /// A table is written anew.
+    Rewrite(&'static str),
+    /// The mirror is dropped and started again, with loads of so many rows.
+    Anew(u64),
 }
 
 impl Blow {
@@ -95,8 +101,10 @@ impl Blow {
                 let action = [Action::Error, Action::Kill, Action::Terminate][random.below(3) as usize];
                 Self::Point(points[random.below(points.len() as u64) as usize], action, random.below(10))
             }
-            90..=94 => Self::Pause(random.below(100)),
-            _ => Self::Anew,
+            90..=92 => Self::Pause(random.below(100)),
+            93 => Self::Rewrite(TABLES[random.below(TABLES.len() as u64) as usize]),
+            94..=95 => Self::Large(500 + random.below(8000)),
+            _ => Self::Anew([1, 7, 50, 5000][random.below(4) as usize]),
         }
     }
 }
@@ -106,6 +114,7 @@ struct Soak {
     random: Random,
     control: Control,
     armed: Vec<Failpoint>,
+    elsewhere: Vec<JoinHandle<()>>,
     began: Instant,
 }
 
@@ -158,7 +167,12 @@ impl Soak {
                 writers.wait_for(transactions)?;
                 self.resume()
             }
-            Blow::Anew => self.begin_anew(),
+            Blow::Large(rows) => self.execute_elsewhere(format!(
+                "BEGIN; INSERT INTO ledger (amount, memo) SELECT n, repeat('large', 20) FROM generate_series(1, {rows}) n;
+                 UPDATE ledger SET amount = -amount WHERE id % 3 = 0; COMMIT"
+            )),
+            Blow::Rewrite(table) => self.execute_elsewhere(format!("VACUUM FULL {table}")),
+            Blow::Anew(rows) => self.begin_anew(rows),
         }
     }
 
@@ -178,12 +192,19 @@ impl Soak {
         }
     }
 
+    /// Runs something in a session of its own, and does not wait for it: it succeeds, or it fails.
+    fn execute_elsewhere(&mut self, sql: String) -> Outcome {
+        let mut session = self.insist("connecting", |pair| pair.source.another_session())?;
+        self.elsewhere.push(thread::spawn(move || drop(session.execute(&sql))));
+        Ok(())
+    }
+
     fn resume(&mut self) -> Outcome {
         self.insist("resuming the mirror", |pair| pair.call("dbmazz_resume_mirror"))
     }
 
     /// A mirror is not started while its target cannot be reached: preflight says so.
-    fn begin_anew(&mut self) -> Outcome {
+    fn begin_anew(&mut self, batch_max_rows: u64) -> Outcome {
         self.control.clear()?;
         self.insist("dropping the mirror", |pair| {
             pair.source.execute(&format!("SELECT dbmazz_drop_mirror('{}', true)", pair.mirror()))
@@ -195,7 +216,7 @@ impl Soak {
             if pair.source.is_true(&is_there)? {
                 Ok(())
             } else {
-                pair.start_mirror_with(&tables_argument(), OPTIONS)
+                pair.start_mirror_with(&tables_argument(), &options(batch_max_rows))
             }
         })
     }
@@ -203,6 +224,9 @@ impl Soak {
     /// Nothing is done any more; both sides must become equal.
     fn verify(&mut self) -> Outcome {
         self.armed.clear();
+        for session in self.elsewhere.drain(..) {
+            session.join().map_err(|_| Failure::new("a session has panicked"))?;
+        }
         self.control.clear()?;
         self.control.keep_labels(1000)?;
         crash::come_back(&mut self.pair)?;
@@ -251,6 +275,13 @@ impl Soak {
     }
 }
 
+/// Small chunks and a small memory, so that everything happens often.
+fn options(batch_max_rows: u64) -> String {
+    format!(
+        r#"{{"batch_max_rows": {batch_max_rows}, "snapshot_chunk_size": "1MB", "snapshot_workers": 2, "memory_limit": "4MB"}}"#
+    )
+}
+
 fn seconds() -> u64 {
     std::env::var("DBMAZZ_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
@@ -260,13 +291,14 @@ fn both_sides_are_equal_whatever_fails_and_when() -> Outcome {
     let random = Random::announced("soak");
     let settings = Settings::default().set("deadlock_timeout", "50ms").set("log_min_messages", "log");
     let cluster = Arc::new(Cluster::start(&settings)?);
-    let data = cluster.directory().join("standin");
+    let data = cluster.make_directory("standin")?;
     let starrocks = StarRocks::standin(&["--data-dir", &data.display().to_string()])?;
     let Some(control) = starrocks.control() else { return Ok(()) };
     let mut pair = Pair::with(&cluster, starrocks)?;
     create_tables(&mut pair, LEDGER_ROWS)?;
-    pair.start_mirror_with(&tables_argument(), OPTIONS)?;
-    let mut soak = Soak { pair, random, control, armed: Vec::new(), began: Instant::now() };
+    pair.start_mirror_with(&tables_argument(), &options(50))?;
+    let mut soak =
+        Soak { pair, random, control, armed: Vec::new(), elsewhere: Vec::new(), began: Instant::now() };
     let until = Instant::now() + Duration::from_secs(seconds());
     while Instant::now() < until {
         if let Err(failure) = soak.round() {

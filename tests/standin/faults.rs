@@ -27,6 +27,10 @@ pub(crate) enum Kind {
     Http500,
     /// The port named by `value`, `fe` or `be` (default), does what it is asked for and answers nonsense.
     GarbageAnswer,
+    /// The load is visible; what comes back is no HTTP.
+    GarbageBytes,
+    /// A TRUNCATE or CREATE is cut off without an answer; `value` is `before` it was executed or `after` (default).
+    CutStatement,
     /// Rows are filtered: those that contain `value`, or all.
     RefuseRows,
     /// The frontend finds no backend.

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
-use std::io;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use crate::answer::{LoadAnswer, Timings};
@@ -381,6 +381,10 @@ impl Job<'_> {
         }
         let entry = Entry::new("be", self.request.head, self.received, answer.status, &answer.body);
         self.shared.requests.add(entry.with_digest(self.digest));
+        if self.strike(Kind::GarbageBytes).is_some() {
+            let _ = connection.stream().write_all(&[0x15, 0x03, 0x00, b'\n', 0xff]);
+            return Ending::Cut;
+        }
         match connection.send(&answer) {
             Ok(()) => Ending::Answered(After::KeepAlive),
             Err(_) => Ending::Cut,

@@ -14,7 +14,7 @@ use rusqlite::types::Value;
 use tokio::task::block_in_place;
 
 use crate::auth::native_password;
-use crate::faults::Kind;
+use crate::faults::{Fault, Kind};
 use crate::mysql_cells::{WireCell, column};
 use crate::mysql_wire::{ErrorPackets, NextError};
 use crate::select;
@@ -161,7 +161,16 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         sql: &'a str,
         writer: QueryResultWriter<'a, ErrorPackets>,
     ) -> io::Result<()> {
+        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let changes = ["TRUNCATE", "CREATE"].contains(&word.as_str());
+        let cut = changes.then(|| self.shared.faults.strike(Kind::CutStatement, "")).flatten();
+        if cut.as_ref().and_then(Fault::text) == Some("before") {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let reply = block_in_place(|| statement::run(&self.shared, &mut self.session, sql));
+        if cut.is_some() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         self.reply(reply, writer).await
     }
 

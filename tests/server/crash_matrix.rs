@@ -16,6 +16,7 @@ use crate::harness::{
     Action, Cluster, Database, Failpoint, Outcome, Pair, Random, Settings, StopMode, wait_until,
 };
 use crate::loads::assert_loads_are_sound;
+use crate::on_its_own_cluster;
 use crate::workload::{TABLES, Writers, create_tables, tables_argument};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -282,6 +283,27 @@ fn a_blow_while_labels_are_reserved_or_settled_loses_nothing() {
         }
         case.strike(armed)?;
         case.settle(writers)
+    });
+}
+
+#[test]
+fn a_helper_reserves_every_label_that_it_gives_away() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        create_tables(pair, 300)?;
+        let small = r#"{"batch_max_rows": 1, "memory_limit": "1MB"}"#;
+        pair.start_mirror_with(&tables_argument(), small)?;
+        pair.wait()?;
+        let armed = pair.source.cluster().arm("labels_reserved_by_helper", Action::Wait, 0)?;
+        // More labels than are reserved at a time, within a transaction that does not fit into the memory.
+        pair.source.execute(
+            "INSERT INTO ledger (amount, memo) SELECT n, repeat('m', 1000) FROM generate_series(1, 3500) n",
+        )?;
+        armed.wait_until_reached()?;
+        // Numbers 1001 to 2000, and the table says which is the first that no label has.
+        let reserved = "SELECT max(reserved_until) FROM dbmazz.incarnation";
+        assert_eq!(pair.source.value(reserved)?, "2001");
+        drop(armed);
+        pair.wait_and_compare(&TABLES)
     });
 }
 

@@ -17,7 +17,8 @@ pub extern "C-unwind" fn dbmazz_labels_main(argument: pg_sys::Datum) {
     if until <= slot.labels_reserved_until {
         return;
     }
-    session::transaction(|| catalog::incarnation::reserve(&mirror, slot.incarnation, until));
+    // The table holds the first number that is *not* reserved.
+    session::transaction(|| catalog::incarnation::reserve(&mirror, slot.incarnation, until + 1));
     failpoint::hit("labels_reserved_by_helper");
     let worker = shmem::update(&mirror, |now| {
         if now.incarnation == slot.incarnation {

@@ -204,6 +204,30 @@ fn a_truncate_that_is_cut_off_is_repeated_before_anything_else() {
 }
 
 #[test]
+fn a_truncate_of_a_worker_that_died_does_not_strike_later_rows() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("slow truncate") else { return Ok(()) };
+        mirrored_items(pair)?;
+        control.set(&Fault::once("slow_truncate").with(5000))?;
+        pair.source.execute("TRUNCATE item")?;
+        write_some(pair, 1)?;
+        wait_until("the table is being emptied", PATIENCE, || is_truncating(pair))?;
+        pair.source.execute(&format!(
+            "SELECT pg_terminate_backend(pid) FROM dbmazz_stat_mirror WHERE mirror = '{}'",
+            pair.mirror()
+        ))?;
+        pair.wait_and_compare(&["item"])?;
+        wait_until("no TRUNCATE is left", PATIENCE, || Ok(!is_truncating(pair)?))?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
+fn is_truncating(pair: &mut Pair) -> Outcome<bool> {
+    let running = pair.target.rows("SHOW FULL PROCESSLIST")?;
+    Ok(running.iter().flatten().flatten().any(|cell| cell.starts_with("TRUNCATE")))
+}
+
+#[test]
 fn a_copy_goes_on_after_faults() {
     on_a_pair(|pair| {
         let Some(control) = pair.control("copy with faults") else { return Ok(()) };

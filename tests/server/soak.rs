@@ -25,7 +25,7 @@ const CLIENTS: u32 = 3;
 const LEDGER_ROWS: u32 = 20_000;
 
 /// Faults of the stand-in, with the value that makes each strike soon. None of them refuses rows for good.
-const FAULTS: [(&str, Option<&str>); 23] = [
+const FAULTS: [(&str, Option<&str>); 24] = [
     ("cut_before_commit", None),
     ("cut_after_commit", None),
     ("publish_timeout", None),
@@ -41,6 +41,7 @@ const FAULTS: [(&str, Option<&str>); 23] = [
     ("garbage_bytes", None),
     ("cut_statement", Some("before")),
     ("cut_statement", Some("after")),
+    ("slow_truncate", None),
     ("too_many_versions", None),
     ("no_backend", None),
     ("delay_answer", None),
@@ -151,7 +152,7 @@ impl Soak {
                 let lasts = ["hang", "close_be"].contains(&kind);
                 let fault = if lasts { Fault::lasting(kind) } else { Fault::times(kind, times) };
                 self.control.set(&match (kind, value) {
-                    ("delay_answer" | "delay_continue" | "publish_timeout", _) => fault.with(times * 200),
+                    ("delay_answer" | "delay_continue" | "publish_timeout" | "slow_truncate", _) => fault.with(times * 200),
                     (_, Some(value)) => fault.with(value),
                     (_, None) => fault,
                 })

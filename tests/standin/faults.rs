@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     GarbageBytes,
     /// A TRUNCATE or CREATE is cut off without an answer; `value` is `before` it was executed or `after` (default).
     CutStatement,
+    /// A TRUNCATE takes `value` ms (default 1000) before it empties the table, and does so though its client has gone.
+    SlowTruncate,
     /// Rows are filtered: those that contain `value`, or all.
     RefuseRows,
     /// The frontend finds no backend.

@@ -168,7 +168,9 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, own: O
     let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));
-        let jobs = (earlier.settled_until..earlier.reserved_until).map(|number| Job::Settle {
+        // The lowest numbers are those that can be on their way. They are asked last: a load that a busy backend has
+        // received and not begun yet has a moment more to become known.
+        let jobs = (earlier.settled_until..earlier.reserved_until).rev().map(|number| Job::Settle {
             database: mirror.config.database.clone(),
             label: Label { mirror: mirror.name.as_str().into(), incarnation: earlier.incarnation, number },
         });

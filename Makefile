@@ -18,7 +18,7 @@ endif
 # Tests that run side by side. They wait more than they compute.
 TEST_THREADS ?= 6
 
-.PHONY: help demo test lint test-engine test-server test-long bench-engine bench-stream install build setup clean
+.PHONY: help demo test lint test-engine test-server test-long soak bench-engine bench-stream install build setup clean
 
 help:
 	@echo "make demo          mirror a million accounts while pgbench writes; DEMO_EXIT=1 ends by itself"
@@ -26,6 +26,7 @@ help:
 	@echo "make install       build the extension and install it into the PostgreSQL of pg_config"
 	@echo "make test-engine   tests without a server        make test-server   tests in a server"
 	@echo "make test-long     the crash tests under a load of 60 seconds each"
+	@echo "make soak          an hour of writing while anything may fail; DBMAZZ_SOAK_SECONDS sets how long"
 	@echo "make bench-engine  encoder, compaction, parser   make bench-stream  a backlog, beside pg_recvlogical"
 
 setup:
@@ -51,24 +52,31 @@ lint:
 	@$(SETUP); \
 	cargo fmt --check; \
 	cargo clippy --release --all-targets --test server --bench stream -- -D warnings; \
-	cargo clippy $(CARGO_EXTENSION) --lib -- -D warnings
+	cargo clippy $(CARGO_EXTENSION) --lib -- -D warnings; \
+	cargo clippy --release --no-default-features --features "pg$$PG_MAJOR failpoints" --lib -- -D warnings
 
 test-engine:
 	@$(SETUP); \
 	cargo build --release --examples; \
 	cargo test --release
 
-test-server: install
-	@$(SETUP); \
+test-server:
+	@$(SETUP); source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
 	cargo test --release --test server --no-run; \
-	exec tests/guarded.sh cargo test --release --test server -- --test-threads=$(TEST_THREADS)
+	tests/guarded.sh cargo test --release --test server -- --test-threads=$(TEST_THREADS)
 
-test-long: install
-	@$(SETUP); \
+test-long:
+	@$(SETUP); source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
 	DBMAZZ_TEST_SECONDS=$${DBMAZZ_TEST_SECONDS:-60} \
-		exec tests/guarded.sh cargo test --release --test server -- --test-threads=1 crash::
+		tests/guarded.sh cargo test --release --test server -- --test-threads=1 crash::
+
+soak:
+	@$(SETUP); source tests/private_server.sh; \
+	cargo build --release --example starrocks_standin; \
+	DBMAZZ_SOAK_SECONDS=$${DBMAZZ_SOAK_SECONDS:-3600} \
+		tests/guarded.sh cargo test --release --test server -- --nocapture soak::
 
 bench-engine:
 	@$(SETUP); cargo bench --bench engine

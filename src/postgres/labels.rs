@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::shmem::{self, Role};
-use super::{catalog, latch, session};
+use super::{catalog, failpoint, latch, session};
 use crate::pipeline::LabelSequence;
 
 /// Numbers of labels that are reserved at a time.
@@ -18,6 +18,7 @@ pub(super) fn open(mirror: &str) -> LabelSequence {
     let incarnation = random_number();
     let mut labels = LabelSequence::new(mirror.into(), incarnation);
     session::transaction(|| catalog::incarnation::open(mirror, incarnation, BLOCK + 1));
+    failpoint::hit("labels_opened");
     labels.extend(BLOCK);
     labels
 }
@@ -28,6 +29,7 @@ pub(super) fn top_up(mirror: &str, labels: &mut LabelSequence) {
         let until = labels.reserved_until() + BLOCK;
         // The table holds the first number that is *not* reserved.
         session::transaction(|| catalog::incarnation::reserve(mirror, labels.incarnation(), until + 1));
+        failpoint::hit("labels_reserved");
         labels.extend(until);
     }
 }
@@ -36,7 +38,9 @@ pub(super) fn top_up(mirror: &str, labels: &mut LabelSequence) {
 pub(super) fn reserve_wanted(mirror: &str, role: Role) {
     let Some(room) = shmem::find(mirror).map(|mut slot| *slot.labels_of(role)) else { return };
     let Some(until) = room.wanted() else { return };
+    // The table holds the first number that is *not* reserved.
     session::transaction(|| catalog::incarnation::reserve(mirror, room.incarnation, until + 1));
+    failpoint::hit("labels_reserved_by_helper");
     let decoder = shmem::update(mirror, |slot| {
         let now = slot.labels_of(role);
         if now.incarnation == room.incarnation {

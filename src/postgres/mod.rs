@@ -8,6 +8,7 @@
 //! * `tuple`: a tuple becomes values; decode and scan meet here.
 //! * `shmem`: what the processes tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
+//! * `failpoint`: where tests make a process fail; nothing in any other build.
 //! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
 //!
 //! Only the main thread of a process comes here; load threads live in `sink` and know none of this.
@@ -20,6 +21,7 @@ mod api;
 mod catalog;
 mod compat;
 mod decode;
+mod failpoint;
 mod ffi;
 mod guc;
 mod labels;
@@ -50,6 +52,8 @@ pub extern "C-unwind" fn _PG_init() {
     if !preloading || upgrading {
         return;
     }
+    #[cfg(feature = "failpoints")]
+    failpoint::announce();
     pg_shmem_init!(SHARED);
     worker::register_launcher();
     PRELOADED.store(true, std::sync::atomic::Ordering::Relaxed);

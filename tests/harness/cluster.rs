@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::guard::Guard;
-use super::{Failure, Installation, Outcome, Progress};
+use super::{Action, Failpoint, Failure, Installation, Outcome, Progress};
 
 /// What the configuration file of a cluster says beyond the defaults of the tests.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,14 @@ impl Cluster {
     /// Where the cluster's files are.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Makes a directory that goes when the cluster goes, whoever writes into it.
+    pub(crate) fn make_directory(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.directory.join(name);
+        fs::create_dir(&path)?;
+        self.account.own(&path)?;
+        Ok(path)
     }
 
     /// The installation that runs it.
@@ -161,6 +169,11 @@ impl Cluster {
             Ok(String::from_utf8_lossy(&end).into_owned())
         };
         read().unwrap_or_else(|error| format!("(could not read the log: {error})"))
+    }
+
+    /// Makes a process fail that passes a point of its code.
+    pub(crate) fn arm(&self, point: &str, action: Action, passes: u64) -> Outcome<Failpoint> {
+        Failpoint::arm(self.account, &self.data(), point, action, passes)
     }
 
     fn data(&self) -> PathBuf {

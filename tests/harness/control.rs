@@ -20,6 +20,11 @@ impl Fault {
         Self(json!({"kind": kind, "times": 1}))
     }
 
+    /// A fault of this kind, so many times.
+    pub(crate) fn times(kind: &str, times: u64) -> Self {
+        Self(json!({"kind": kind, "times": times}))
+    }
+
     /// A fault of this kind until it is cleared.
     pub(crate) fn lasting(kind: &str) -> Self {
         Self(json!({"kind": kind, "times": -1}))
@@ -59,6 +64,11 @@ impl Control {
     /// Ends all faults.
     pub(crate) fn clear(self) -> Outcome {
         self.request("DELETE", "fault", "").map(drop)
+    }
+
+    /// Sets how many finished loads of a database are remembered by their labels.
+    pub(crate) fn keep_labels(self, most: u64) -> Outcome {
+        self.request("POST", "label_keep", &json!({"max": most}).to_string()).map(drop)
     }
 
     /// The requests so far.

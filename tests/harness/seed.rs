@@ -14,6 +14,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Starts from a number that another generator gave.
+    pub(crate) const fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

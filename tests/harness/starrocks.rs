@@ -11,7 +11,7 @@ use std::time::Duration;
 use mysql::OptsBuilder;
 use serde::Deserialize;
 
-use super::{Control, Failure, Outcome};
+use super::{Control, Failure, Outcome, wait_for};
 
 /// A StarRocks that answers.
 pub(crate) struct StarRocks {
@@ -36,6 +36,8 @@ struct Ports {
 struct Process {
     child: Child,
     _stdin: Option<ChildStdin>,
+    /// What it was started with, but for the ports.
+    arguments: Vec<String>,
 }
 
 impl StarRocks {
@@ -49,28 +51,24 @@ impl StarRocks {
 
     /// A new stand-in with further arguments, whatever the environment says.
     pub(crate) fn standin(arguments: &[&str]) -> Outcome<Self> {
-        let program = standin_program()?;
-        let mut child = Command::new(&program)
-            .args(["--fe-port", "0", "--be-port", "0", "--mysql-port", "0", "--exit-with-stdin"])
-            .args(["--user", "root", "--password", PASSWORD])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                Failure::from(error).while_doing(format_args!("run \"{}\"", program.display()))
-            })?;
-        let stdin = child.stdin.take();
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        let process = Process { child, _stdin: stdin };
-        let ports = serde_json::from_str(&line).map_err(|error| {
-            Failure::from(error).while_doing(format_args!("read the stand-in's ports from {line:?}"))
-        })?;
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let (process, ports) = Process::start(arguments, Ports { fe: 0, be: 0, mysql: 0 })?;
         let (host, user) = ("127.0.0.1".to_owned(), "root".to_owned());
         Ok(Self { host, ports, user, password: PASSWORD.to_owned(), process: Some(process) })
+    }
+
+    /// Kills the stand-in and starts it on the same ports. With `--data-dir` among its arguments it has its tables, and
+    /// knows the labels of the loads that were committed; everything else is gone.
+    pub(crate) fn restart_standin(&mut self) -> Outcome {
+        let process = self.process.take().ok_or_else(|| Failure::new("there is no stand-in to restart"))?;
+        let arguments = process.arguments.clone();
+        drop(process);
+        // A client that dials a port where nobody listens can, by the rules of TCP, take it for itself for a moment.
+        let (process, _) = wait_for("the stand-in has its ports again", Duration::from_secs(30), || {
+            Ok(Process::start(arguments.clone(), self.ports).ok())
+        })?;
+        self.process = Some(process);
+        Ok(())
     }
 
     fn real(address: &str) -> Outcome<Self> {
@@ -130,6 +128,34 @@ impl StarRocks {
 
 /// Not empty, so that a forgotten password shows.
 const PASSWORD: &str = "stand-in";
+
+impl Process {
+    /// Starts a stand-in and reads which ports it got.
+    fn start(arguments: Vec<String>, ports: Ports) -> Outcome<(Self, Ports)> {
+        let program = standin_program()?;
+        let mut child = Command::new(&program)
+            .args(["--fe-port", &ports.fe.to_string(), "--be-port", &ports.be.to_string()])
+            .args(["--mysql-port", &ports.mysql.to_string(), "--exit-with-stdin"])
+            .args(["--user", "root", "--password", PASSWORD])
+            .args(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                Failure::from(error).while_doing(format_args!("run \"{}\"", program.display()))
+            })?;
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let process = Self { child, _stdin: stdin, arguments };
+        let ports = serde_json::from_str(&line).map_err(|error| {
+            Failure::from(error).while_doing(format_args!("read the stand-in's ports from {line:?}"))
+        })?;
+        Ok((process, ports))
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -81,7 +81,7 @@ fn strike(pair: &mut Pair, backend_type: &str, blow: Blow) -> Outcome {
 }
 
 /// Returns whether there was such a process to kill.
-fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
+pub(crate) fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
     if pair.source.cluster().signal(pid, "KILL").is_err() {
         return Ok(false);
     }
@@ -95,7 +95,7 @@ fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
 }
 
 /// Waits until the server takes connections again.
-fn come_back(pair: &mut Pair) -> Outcome {
+pub(crate) fn come_back(pair: &mut Pair) -> Outcome {
     wait_for("the server is back", Duration::from_secs(60), || {
         let back = pair.source.reconnect().and_then(|()| pair.source.value("SELECT 1"));
         Ok(back.ok().map(drop))
@@ -197,6 +197,26 @@ fn a_snapshot_holder_that_is_terminated_does_not_spoil_the_copy() {
 #[test]
 fn the_launcher_can_be_terminated() {
     copy_survives("launcher", "dbmazz launcher", Blow::Terminate);
+}
+
+/// Within one transaction a worker cannot reserve labels itself: the launcher does, also one that did not start it.
+#[test]
+fn a_new_launcher_reserves_labels_for_a_worker_that_it_did_not_start() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"batch_max_rows": 1}"#)?;
+        pair.wait()?;
+        let worker = pid_of(pair, "dbmazz mirror")?;
+        let launcher = pid_of(pair, "dbmazz launcher")?;
+        strike(pair, "dbmazz launcher", Blow::Terminate)?;
+        wait_until("there is another launcher", Duration::from_secs(60), || {
+            Ok(pid_of(pair, "dbmazz launcher")? != launcher)
+        })?;
+        pair.source.execute("INSERT INTO item SELECT n FROM generate_series(1, 1500) n")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_eq!(pid_of(pair, "dbmazz mirror")?, worker);
+        Ok(())
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{Control, Fault, Outcome, Pair, Proxy, StarRocks, Traffic, wait_until};
+use crate::loads::assert_loads_are_sound;
 use crate::{on_a_pair, shared_cluster};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,6 +158,73 @@ fn an_answer_that_takes_long_is_waited_for() {
 #[test]
 fn a_restart_of_starrocks_is_survived() {
     passes("restart", &[Fault::once("restart")]);
+}
+
+#[test]
+fn nonsense_instead_of_an_answer_is_not_believed() {
+    passes(
+        "nonsense",
+        &[
+            Fault::once("garbage_answer").with("be"),
+            Fault::once("garbage_answer").with("fe"),
+            Fault::once("garbage_bytes"),
+        ],
+    );
+}
+
+#[test]
+fn a_label_that_is_forgotten_at_once_does_no_harm() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("forgotten labels") else { return Ok(()) };
+        mirrored_items(pair)?;
+        control.keep_labels(0)?;
+        for (kind, round) in ["cut_after_commit", "publish_timeout", "fail_commit_unknown"].iter().zip(1..) {
+            control.set(&Fault::once(kind))?;
+            write_some(pair, round)?;
+            pair.wait_and_compare(&["item"])?;
+        }
+        assert_loads_are_sound(pair)
+    });
+}
+
+#[test]
+fn a_truncate_that_is_cut_off_is_repeated_before_anything_else() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("truncate cut off") else { return Ok(()) };
+        mirrored_items(pair)?;
+        for (when, round) in ["before", "after"].into_iter().zip(1..) {
+            control.set(&Fault::once("cut_statement").with(when))?;
+            write_some(pair, round)?;
+            pair.source.execute("TRUNCATE item")?;
+            write_some(pair, round + 2)?;
+            pair.wait_and_compare(&["item"])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_truncate_of_a_worker_that_died_does_not_strike_later_rows() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("slow truncate") else { return Ok(()) };
+        mirrored_items(pair)?;
+        control.set(&Fault::once("slow_truncate").with(5000))?;
+        pair.source.execute("TRUNCATE item")?;
+        write_some(pair, 1)?;
+        wait_until("the table is being emptied", PATIENCE, || is_truncating(pair))?;
+        pair.source.execute(&format!(
+            "SELECT pg_terminate_backend(pid) FROM dbmazz_stat_mirror WHERE mirror = '{}'",
+            pair.mirror()
+        ))?;
+        pair.wait_and_compare(&["item"])?;
+        wait_until("no TRUNCATE is left", PATIENCE, || Ok(!is_truncating(pair)?))?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
+fn is_truncating(pair: &mut Pair) -> Outcome<bool> {
+    let running = pair.target.rows("SHOW FULL PROCESSLIST")?;
+    Ok(running.iter().flatten().flatten().any(|cell| cell.starts_with("TRUNCATE")))
 }
 
 #[test]

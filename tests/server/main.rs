@@ -11,12 +11,14 @@ mod bad_input;
 mod bad_server;
 mod catalog_caches;
 mod crash;
+mod crash_matrix;
 mod failover;
 mod faults;
 mod first_mirror;
 mod handover;
 mod large_transactions;
 mod lifecycle;
+mod loads;
 mod own_tools;
 mod random_changes;
 mod readme;
@@ -24,9 +26,11 @@ mod refusal;
 mod resumed_copy;
 mod shutdown;
 mod slot;
+mod soak;
 mod tables;
 mod types;
 mod views;
+mod workload;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

@@ -25,6 +25,14 @@ pub(crate) enum Kind {
     /// HTTP 500 from the port named by `value`: `fe` or `be` (default).
     #[serde(rename = "http_500")]
     Http500,
+    /// The port named by `value`, `fe` or `be` (default), does what it is asked for and answers nonsense.
+    GarbageAnswer,
+    /// The load is visible; what comes back is no HTTP.
+    GarbageBytes,
+    /// A TRUNCATE or CREATE is cut off without an answer; `value` is `before` it was executed or `after` (default).
+    CutStatement,
+    /// A TRUNCATE takes `value` ms (default 1000) before it empties the table, and does so though its client has gone.
+    SlowTruncate,
     /// Rows are filtered: those that contain `value`, or all.
     RefuseRows,
     /// The frontend finds no backend.
@@ -52,6 +60,9 @@ pub(crate) enum Kind {
     /// The backend refuses in the header phase and resets instead of taking the body off the wire.
     ResetOnRefusal,
 }
+
+/// What some box between us and StarRocks might say.
+pub(crate) const GARBAGE: &str = "<html>\u{1}{\"Status\": \"Success\"";
 
 /// One armed fault.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use crate::answer::json_text;
 use crate::auth::Refusal;
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, GARBAGE, Kind};
 use crate::http::{After, Answer, Connection, Framing, Head, HeadError};
 use crate::request_log::Entry;
 use crate::server::Shared;
@@ -76,7 +76,13 @@ fn guarded(shared: &Shared, peer: &str, head: &Head, answer: impl FnOnce() -> An
         return failed("500 Internal Server Error", "null");
     }
     let message = match shared.check_login(head.header("authorization")) {
-        Ok(()) => return answer(),
+        Ok(()) => {
+            let mut answer = answer();
+            if shared.faults.strike_if(Kind::GarbageAnswer, "", at_frontend).is_some() {
+                answer = Answer::json("200 OK", GARBAGE.into());
+            }
+            return answer;
+        }
         Err(Refusal::Missing) => "Need auth information.".to_owned(),
         Err(Refusal::Denied { user }) => format!("Access denied for {user}@{peer}"),
     };

@@ -65,6 +65,15 @@ impl Transaction {
     }
 }
 
+/// A load whose rows are in its table.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    pub(crate) id: i64,
+    pub(crate) database: String,
+    pub(crate) label: String,
+    pub(crate) table: String,
+}
+
 /// Why a load was not begun.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum BeginError {
@@ -106,6 +115,19 @@ impl Default for Labels {
 }
 
 impl Labels {
+    /// What a restart of the whole cluster leaves: loads that were committed. Those in PREPARE are gone.
+    pub(crate) fn restore(&self, finished: Vec<Finished>) {
+        let mut inner = lock(&self.inner);
+        for Finished { id, database, label, table } in finished {
+            inner.next_id = inner.next_id.max(id + 1);
+            inner.newest.insert((database.clone(), label.clone()), id);
+            let (state, reason, visible_at) = (State::Visible, String::new(), None);
+            let transaction = Transaction { id, label, database, table, state, reason, visible_at };
+            inner.transactions.insert(id, transaction);
+            inner.finish(id);
+        }
+    }
+
     /// Opens a transaction under a label.
     pub(crate) fn begin(&self, database: &str, table: &str, label: &str) -> Result<i64, BeginError> {
         let mut inner = lock(&self.inner);
@@ -348,6 +370,15 @@ mod tests {
         labels.restart();
         assert_eq!(labels.find("shop", "open"), None);
         assert_eq!(labels.find("shop", "done"), Some((State::Visible, String::new())));
+    }
+
+    #[test]
+    fn label_of_an_earlier_process_is_still_taken() {
+        let labels = Labels::default();
+        let (database, label, table) = ("shop".to_owned(), "a".to_owned(), "orders".to_owned());
+        labels.restore(vec![Finished { id: 9000, database, label, table }]);
+        assert_eq!(labels.find("shop", "a"), Some((State::Visible, String::new())));
+        assert_eq!(labels.begin("shop", "orders", "b"), Ok(9001));
     }
 
     #[test]

@@ -6,16 +6,17 @@
 //! ```
 
 use std::borrow::Cow;
-use std::io;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use crate::answer::{LoadAnswer, Timings};
 use crate::args::StorageMode;
 use crate::auth::Refusal;
 use crate::body::Body;
-use crate::faults::Kind;
+use crate::faults::{Fault, GARBAGE, Kind};
 use crate::http::{After, Answer, Connection, Framing, Head};
-use crate::labels::{self, BeginError};
+use crate::labels::{self, BeginError, Finished};
 use crate::load_headers::LoadHeaders;
 use crate::plan::Plan;
 use crate::request_log::Entry;
@@ -56,6 +57,8 @@ struct Job<'a> {
     plan: Plan,
     /// Bytes of the body.
     received: u64,
+    /// Of the body.
+    digest: u64,
     timings: Timings,
     started: Instant,
 }
@@ -73,7 +76,6 @@ pub(crate) fn answer(
     request: &Request<'_>,
     scratch: &mut Scratch,
 ) -> Ending {
-    let at_backend = |fault: &crate::faults::Fault| fault.text().is_none_or(|hop| hop == "be");
     if shared.faults.strike_if(Kind::Http500, request.table, at_backend).is_some() {
         let answer = Answer::json("500 Internal Server Error", "Internal Server Error".into()).closing();
         shared.requests.add(Entry::new("be", request.head, 0, answer.status, &answer.body));
@@ -90,8 +92,20 @@ pub(crate) fn answer(
         return Ending::Cut;
     };
     job.received = length as u64;
+    job.digest = digest_of(scratch.body.get(..length).unwrap_or_default());
     let outcome = job.run(length, scratch);
     job.finish(connection, outcome)
+}
+
+/// Faults of both ports strike here unless they name the other one.
+fn at_backend(fault: &Fault) -> bool {
+    fault.text().is_none_or(|hop| hop == "be")
+}
+
+fn digest_of(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
 }
 
 fn refuse(
@@ -139,7 +153,7 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     match plan(shared, request) {
         Ok(plan) => {
             let timings = Timings { begin, plan: started.elapsed() - begin, ..Timings::default() };
-            Ok(Job { shared, request, label, transaction, plan, received: 0, timings, started })
+            Ok(Job { shared, request, label, transaction, plan, received: 0, digest: 0, timings, started })
         }
         Err(message) => {
             shared.labels.abort(transaction, &message);
@@ -185,7 +199,7 @@ fn fail(message: impl Into<String>, tally: Tally) -> Outcome {
 }
 
 impl Job<'_> {
-    fn strike(&self, kind: Kind) -> Option<crate::faults::Fault> {
+    fn strike(&self, kind: Kind) -> Option<Fault> {
         self.shared.faults.strike(kind, self.request.table)
     }
 
@@ -319,8 +333,7 @@ impl Job<'_> {
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay(1000));
         self.shared.labels.commit(self.transaction, delay)?;
         if let Some(store) = store
-            && !store.connection.is_autocommit()
-            && let Err(error) = store.commit()
+            && let Err(error) = self.keep(store)
         {
             // The label says COMMITTED and cannot be taken back: a stand-in that lies is worse than none.
             eprintln!("starrocks_standin: could not commit to SQLite: {error}");
@@ -331,6 +344,18 @@ impl Job<'_> {
         Ok(if fault.is_some() { Published::Later } else { Published::AtOnce })
     }
 
+    /// Rows and label become durable together.
+    fn keep(&self, store: &Store) -> rusqlite::Result<()> {
+        store.keep_label(&Finished {
+            id: self.transaction,
+            database: self.request.database.to_owned(),
+            label: self.label.clone(),
+            table: self.request.table.to_owned(),
+        })?;
+        // Nothing is open where TRUNCATE has swapped the tablets away.
+        if store.connection.is_autocommit() { Ok(()) } else { store.commit() }
+    }
+
     /// Answers, unless a fault cuts the connection.
     fn finish(mut self, connection: &mut Connection, outcome: Outcome) -> Ending {
         self.timings.total = self.started.elapsed();
@@ -338,7 +363,7 @@ impl Job<'_> {
             Outcome::Status { status, message, tally } => (status, message, tally),
             Outcome::Cut => {
                 let entry = Entry::new("be", self.request.head, self.received, "", "the connection was cut");
-                self.shared.requests.add(entry);
+                self.shared.requests.add(entry.with_digest(self.digest));
                 return Ending::Cut;
             }
         };
@@ -347,17 +372,19 @@ impl Job<'_> {
         if status == "Fail" {
             self.shared.counts.failed(self.plan.table.full_name());
         }
-        let answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
+        let mut answer = Answer::json("200 OK", self.answer(status, message, tally).to_json());
+        if self.shared.faults.strike_if(Kind::GarbageAnswer, self.request.table, at_backend).is_some() {
+            answer.body = GARBAGE.into();
+        }
         if let Some(fault) = self.strike(Kind::DelayAnswer) {
             std::thread::sleep(fault.delay(1000));
         }
-        self.shared.requests.add(Entry::new(
-            "be",
-            self.request.head,
-            self.received,
-            answer.status,
-            &answer.body,
-        ));
+        let entry = Entry::new("be", self.request.head, self.received, answer.status, &answer.body);
+        self.shared.requests.add(entry.with_digest(self.digest));
+        if self.strike(Kind::GarbageBytes).is_some() {
+            let _ = connection.stream().write_all(&[0x15, 0x03, 0x00, b'\n', 0xff]);
+            return Ending::Cut;
+        }
         match connection.send(&answer) {
             Ok(()) => Ending::Answered(After::KeepAlive),
             Err(_) => Ending::Cut,

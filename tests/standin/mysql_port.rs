@@ -14,7 +14,7 @@ use rusqlite::types::Value;
 use tokio::task::block_in_place;
 
 use crate::auth::native_password;
-use crate::faults::Kind;
+use crate::faults::{Fault, Kind};
 use crate::mysql_cells::{WireCell, column};
 use crate::mysql_wire::{ErrorPackets, NextError};
 use crate::select;
@@ -107,6 +107,25 @@ impl Port {
         }
     }
 
+    /// Executes a statement to its end, and shows it meanwhile.
+    fn execute(&mut self, sql: &str, word: &str) -> Result<Reply, SqlError> {
+        let shared = Arc::clone(&self.shared);
+        let number = {
+            let mut running = lock(&shared.running);
+            let number = running.last_key_value().map_or(1, |(last, _)| last + 1);
+            running.insert(number, sql.to_owned());
+            number
+        };
+        if word == "TRUNCATE"
+            && let Some(fault) = shared.faults.strike(Kind::SlowTruncate, "")
+        {
+            std::thread::sleep(fault.delay(1000));
+        }
+        let reply = statement::run(&shared, &mut self.session, sql);
+        lock(&shared.running).remove(&number);
+        reply
+    }
+
     fn prepare(&self, query: &str) -> Result<(Vec<Token>, Vec<Column>, usize), SqlError> {
         let tokens = tokenize(query).map_err(SqlError::syntax)?;
         if !tokens.first().is_some_and(|token| token.is_word("SELECT") || token.is_word("WITH")) {
@@ -161,7 +180,16 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         sql: &'a str,
         writer: QueryResultWriter<'a, ErrorPackets>,
     ) -> io::Result<()> {
-        let reply = block_in_place(|| statement::run(&self.shared, &mut self.session, sql));
+        let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let changes = ["TRUNCATE", "CREATE"].contains(&word.as_str());
+        let cut = changes.then(|| self.shared.faults.strike(Kind::CutStatement, "")).flatten();
+        if cut.as_ref().and_then(Fault::text) == Some("before") {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let reply = block_in_place(|| self.execute(sql, &word));
+        if cut.is_some() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         self.reply(reply, writer).await
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) headers: Map<String, Value>,
     /// Body bytes that were read.
     pub(crate) bytes: u64,
+    /// A digest of the body of a load that was read whole: equal bodies have equal ones.
+    pub(crate) digest: Option<String>,
     /// The answer's status code; 0 where the connection was cut instead.
     pub(crate) status: u16,
     /// The answer's body.
@@ -65,9 +67,16 @@ impl Entry {
             label: head.header("label").map(str::to_owned).or_else(|| head.query("label")),
             headers: headers.collect(),
             bytes,
+            digest: None,
             status: status.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0),
             answer: answer.into(),
         }
+    }
+
+    /// With the digest of its body.
+    pub(crate) fn with_digest(mut self, digest: u64) -> Self {
+        self.digest = Some(format!("{digest:016x}"));
+        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! The three listeners and what they share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) requests: RequestLog,
     pub(crate) error_log: ErrorLog,
     pub(crate) storage: Storage,
+    /// Statements that are being executed, by a number of their own.
+    pub(crate) running: Mutex<BTreeMap<u64, String>>,
     backend_sockets: Mutex<HashMap<u64, TcpStream>>,
     next_socket: AtomicU64,
 }
@@ -66,6 +68,8 @@ pub(crate) fn start(args: Args) -> Result<Ports, Box<dyn std::error::Error>> {
         std::fs::create_dir_all(directory)?;
     }
     let storage = Storage::open(args.data_dir.as_deref())?;
+    let labels = Labels::default();
+    labels.restore(storage.lock().kept_labels()?);
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let (fe, be, mysql) = (bind(args.fe_port)?, bind(args.be_port)?, bind(args.mysql_port)?);
     let ports =
@@ -75,11 +79,12 @@ pub(crate) fn start(args: Args) -> Result<Ports, Box<dyn std::error::Error>> {
         args,
         ports,
         faults: Faults::default(),
-        labels: Labels::default(),
+        labels,
         counts: Counts::default(),
         requests: RequestLog::default(),
         error_log: ErrorLog::default(),
         storage,
+        running: Mutex::default(),
         backend_sockets: Mutex::new(HashMap::new()),
         next_socket: AtomicU64::new(0),
     });

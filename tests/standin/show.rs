@@ -1,7 +1,7 @@
 //! SHOW and DESC.
 
 use crate::catalog::{AlterJob, DefaultValue, Table};
-use crate::server::Shared;
+use crate::server::{Shared, lock};
 use crate::sql_error::SqlError;
 use crate::sql_parser::{Parser, TableName};
 use crate::statement::{OwnedCell, Reply, Rows, Session, WireType, known_database, known_table};
@@ -45,6 +45,13 @@ pub(crate) fn run(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -
             &["Name", "IP", "HttpPort", "QueryPort", "Role", "Alive"],
             vec![row],
         )));
+    }
+    if parser.eat("FULL PROCESSLIST") || parser.eat("PROCESSLIST") {
+        let running = lock(&shared.running);
+        let rows = running.iter().map(|(id, statement)| {
+            vec![id.to_string(), shared.args.user.clone(), "Query".into(), statement.clone()]
+        });
+        return Ok(Reply::Rows(Rows::texts(&["Id", "User", "Command", "Info"], rows.collect())));
     }
     if parser.eat("VARIABLES") || parser.eat("WARNINGS") || parser.eat("GRANTS") {
         return Ok(Reply::Rows(Rows::texts(&["Variable_name", "Value"], Vec::new())));

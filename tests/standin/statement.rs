@@ -163,11 +163,13 @@ fn create(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Result
     }
     let id = store.catalog.draw_id();
     let table = checked_table(&spec, &database, id, shared.args.backends)?;
-    store.create_storage(&table)?;
-    if let Some(tables) = store.catalog.databases.get_mut(&database) {
-        tables.insert(table.name.clone(), table);
-    }
-    store.save_catalog()?;
+    store.atomically(|store| {
+        store.create_storage(&table)?;
+        if let Some(tables) = store.catalog.databases.get_mut(&database) {
+            tables.insert(table.name.clone(), table);
+        }
+        store.save_catalog()
+    })?;
     DONE
 }
 
@@ -195,12 +197,14 @@ fn drop_object(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> R
         Err(error) => return Err(error),
     };
     let mut store = shared.storage.lock();
-    store.drop_storage(&table)?;
-    if let Some(tables) = store.catalog.databases.get_mut(&table.database) {
-        tables.remove(&table.name);
-    }
-    store.catalog.jobs.retain(|job| job.database != table.database || job.table != table.name);
-    store.save_catalog()?;
+    store.atomically(|store| {
+        store.drop_storage(&table)?;
+        if let Some(tables) = store.catalog.databases.get_mut(&table.database) {
+            tables.remove(&table.name);
+        }
+        store.catalog.jobs.retain(|job| job.database != table.database || job.table != table.name);
+        store.save_catalog()
+    })?;
     DONE
 }
 
@@ -217,10 +221,12 @@ fn truncate(shared: &Shared, session: &Session, parser: &mut Parser<'_>) -> Resu
         );
         return Err(SqlError::new(5014, message));
     }
-    store.empty_storage(&table)?;
-    if let Some(table) = store.catalog.table_mut(&table.database, &table.name) {
-        table.generation += 1;
-    }
-    store.save_catalog()?;
+    store.atomically(|store| {
+        store.empty_storage(&table)?;
+        if let Some(table) = store.catalog.table_mut(&table.database, &table.name) {
+            table.generation += 1;
+        }
+        store.save_catalog()
+    })?;
     DONE
 }

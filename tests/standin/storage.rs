@@ -12,6 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use crate::catalog::{Catalog, Column, DefaultValue, Table};
+use crate::labels::Finished;
 use crate::load_headers::UpdateScope;
 use crate::ndjson::Shape;
 use crate::plan::{Op, Plan, Target};
@@ -32,6 +33,8 @@ pub(crate) struct Storage {
 /// What is behind the lock.
 pub(crate) struct Store {
     pub(crate) connection: Connection,
+    /// Whether a later process opens the same file: labels of finished loads are written down then.
+    outlives_process: bool,
     pub(crate) catalog: Catalog,
 }
 
@@ -49,7 +52,8 @@ impl Storage {
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
              PRAGMA case_sensitive_like = ON;
-             CREATE TABLE IF NOT EXISTS standin_catalog (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT)",
+             CREATE TABLE IF NOT EXISTS standin_catalog (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT);
+             CREATE TABLE IF NOT EXISTS standin_label (id INTEGER PRIMARY KEY, db TEXT, label TEXT, target TEXT)",
         )?;
         sqlite_functions::register(&connection, STARROCKS_VERSION)?;
         let document: Option<String> =
@@ -58,7 +62,8 @@ impl Storage {
             document.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         // The thread of an unfinished schema change ended with its process.
         catalog.jobs.retain(|job| job.finished_at.is_some());
-        Ok(Self { store: Mutex::new(Store { connection, catalog }) })
+        let outlives_process = directory.is_some();
+        Ok(Self { store: Mutex::new(Store { connection, outlives_process, catalog }) })
     }
 
     /// Waits for the lock.
@@ -87,6 +92,38 @@ impl Store {
         if !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
+    }
+
+    /// Runs statements that a killed process leaves done or undone as a whole.
+    pub(crate) fn atomically(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        self.begin()?;
+        let result = body(self).and_then(|()| self.commit());
+        self.roll_back();
+        result
+    }
+
+    /// Writes down who has a label, in the transaction of the load's rows if one is open.
+    pub(crate) fn keep_label(&self, finished: &Finished) -> rusqlite::Result<()> {
+        if !self.outlives_process {
+            return Ok(());
+        }
+        let Finished { id, database, label, table } = finished;
+        let mut insert =
+            self.connection.prepare_cached("INSERT INTO standin_label VALUES (?1, ?2, ?3, ?4)")?;
+        insert.execute((id, database, label, table)).map(drop)
+    }
+
+    /// The loads that earlier processes finished, oldest first.
+    pub(crate) fn kept_labels(&self) -> rusqlite::Result<Vec<Finished>> {
+        let mut select =
+            self.connection.prepare("SELECT id, db, label, target FROM standin_label ORDER BY id")?;
+        let rows = select.query_map([], |row| {
+            Ok(Finished { id: row.get(0)?, database: row.get(1)?, label: row.get(2)?, table: row.get(3)? })
+        })?;
+        rows.collect()
     }
 
     /// Writes the catalog down, so that a data directory can be opened again.

@@ -22,8 +22,8 @@ use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
 use crate::postgres::catalog::{as_extension, mirror, source};
-use crate::postgres::latch;
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
+use crate::postgres::{failpoint, latch};
 
 /// The worker is asked to end by itself first; then it is told to, since it may be waiting for a lock of ours.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -186,7 +186,9 @@ fn remove(name: &str) -> Result<(), Failure> {
         }
         latch::wait(None, Duration::from_millis(20));
     }
+    failpoint::hit("drop_worker_stopped");
     drop_slot(name, &slot_name);
+    failpoint::hit("drop_slot_dropped");
     Ok(())
 }
 

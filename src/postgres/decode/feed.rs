@@ -14,7 +14,7 @@ use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
 use super::super::shmem::Role;
 use super::super::tuple::{RowMemory, Toast, TupleRow};
-use super::super::{compat, latch, session};
+use super::super::{compat, failpoint, latch, session};
 use super::filtered::Filtered;
 use super::incomplete::{Incomplete, TooMany};
 use super::mirrored::{self, Columnar, Mirrored, Route};
@@ -316,6 +316,7 @@ impl Feed {
     /// Waits inside a callback, where no transaction can be begun: figures go to shared memory, and this process holds
     /// back no vacuum meanwhile.
     pub(super) fn pause_inside_callback(&mut self, timeout: Duration) {
+        failpoint::hit("stream_waits_in_callback");
         self.publish();
         // SAFETY: lets a catalog snapshot go that nobody uses; the decoder's historic snapshot stays.
         unsafe { pg_sys::InvalidateCatalogSnapshotConditionally() };
@@ -344,15 +345,18 @@ impl Feed {
                 self.pump();
             }
         }
+        failpoint::hit("truncate_before");
         if let Err(reason) = self.empty_target(target) {
             self.fail(relid, reason);
         }
+        failpoint::hit("truncate_after");
     }
 
     /// A transaction of the source has come to its end.
     pub(super) fn commit(&mut self, end: Lsn, commit_time: i64) {
         self.pipeline.commit(end);
         self.outgoing.committed(end, commit_time);
+        failpoint::hit("stream_transaction_decoded");
     }
 
     /// A record has been decoded, whatever was in it.

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use super::super::catalog::table::Counters;
 use super::super::loader::Loader;
 use super::super::shmem::{LabelRoom, Role};
-use super::super::{labels, latch, session, shmem};
+use super::super::{failpoint, labels, latch, session, shmem};
 use super::feed::Feed;
 use super::news::News;
 use crate::encode::Adjusted;
@@ -148,6 +148,7 @@ impl Feed {
                 self.outgoing.held = Some((id, job));
                 return;
             }
+            failpoint::hit("stream_load_handed_out");
         }
     }
 
@@ -181,6 +182,7 @@ impl Feed {
     fn load_ended(&mut self, id: JobId, target: &str, result: Result<Loaded, LoadError>) {
         match result {
             Ok(_) => {
+                failpoint::hit("stream_outcome_received");
                 if let Some(finished) = self.pipeline.finished(id) {
                     self.outgoing.rows_total += finished.rows;
                     self.outgoing.bytes_total += finished.bytes;

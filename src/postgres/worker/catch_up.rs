@@ -14,7 +14,7 @@ use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, Handover, Role};
-use super::super::{catalog, labels, session};
+use super::super::{catalog, failpoint, labels, session};
 use super::complete::complete_rows;
 use super::start::Mirror;
 use crate::lsn::Lsn;
@@ -79,6 +79,7 @@ impl Follower {
             let leader = slot.progress.received_lsn.max(slot.progress.confirmed_lsn);
             let is_near = leader.bytes_since(self.position()) < NEAR;
             if slot.sync.handover == Handover::None && is_near && leader.is_valid() {
+                failpoint::hit("sync_near");
                 shmem::update(&self.mirror.name, |slot| slot.sync.handover = Handover::Asked);
                 shmem::wake_worker(&self.mirror.name);
             }
@@ -120,7 +121,9 @@ impl Follower {
             }
         }
         let reached = self.position();
+        failpoint::hit("sync_caught_up");
         self.write_down(reached);
+        failpoint::hit("sync_written_down");
         shmem::update(&self.mirror.name, |slot| slot.sync.handover = Handover::Done);
         shmem::wake_worker(&self.mirror.name);
         self.decoder.feed().shut_down();

@@ -18,7 +18,7 @@ use pgrx::prelude::*;
 
 use super::super::compat::SlotLasting;
 use super::super::shmem::{self, Handover, Holder, HolderPhase, HolderTask, Text};
-use super::super::{catalog, compat, ffi, latch, session};
+use super::super::{catalog, compat, failpoint, ffi, latch, session};
 use super::{catch_up, exit};
 use crate::lsn::Lsn;
 
@@ -69,6 +69,7 @@ fn hold_slot(mirror: &str) {
     session::report_activity(&format!("mirror {mirror}: creating the replication slot"));
     let wants_copy = session::transaction(|| catalog::mirror::read(mirror)).is_some_and(|row| row.copy_rows);
     let name = slot_name(mirror);
+    failpoint::hit("start_before_slot");
     // SAFETY: this process holds no slot.
     unsafe { compat::create_slot(&name, SlotLasting::UntilMadePersistent) };
     let (snapshot, consistent_lsn) = find_start(wants_copy);
@@ -77,6 +78,7 @@ fn hold_slot(mirror: &str) {
         pg_sys::ReplicationSlotPersist();
         pg_sys::ReplicationSlotRelease();
     }
+    failpoint::hit("start_slot_persistent");
     announce(mirror, &snapshot, consistent_lsn);
     hold(mirror);
 }
@@ -141,6 +143,7 @@ fn find_start(export: bool) -> (String, Lsn) {
             None,
         );
         pg_sys::CommitTransactionCommand();
+        failpoint::hit("start_slot_ephemeral");
         pg_sys::DecodingContextFindStartpoint(ctx);
         let snapshot = if export { ffi::export_snapshot(ctx) } else { String::new() };
         let consistent = Lsn((*(*ctx).slot).data.confirmed_flush);
@@ -158,6 +161,7 @@ fn announce(mirror: &str, snapshot: &str, consistent_lsn: Lsn) {
     });
     shmem::wake_worker(mirror);
     session::report_activity(&format!("mirror {mirror}: holding a snapshot"));
+    failpoint::hit("holder_holding");
 }
 
 /// Until nobody needs the snapshot any more.

@@ -121,7 +121,8 @@ impl Launcher {
             return Duration::from_secs(1);
         }
         if slot.pid != 0 {
-            // An earlier launcher started it, and nobody tells this one when it ends.
+            // An earlier launcher started it, and nobody tells this one when it ends. It may want labels all the same.
+            self.reserve_labels_if_asked(slot);
             return Duration::from_secs(1);
         }
         // These do not go on by themselves; whoever resumes the mirror sets another state.

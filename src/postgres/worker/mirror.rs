@@ -19,7 +19,7 @@ use super::super::catalog::event::{Event, Severity};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Role, Text};
-use super::super::{catalog, compat, labels, session, slot};
+use super::super::{catalog, compat, failpoint, labels, session, slot};
 use super::complete::complete_rows;
 use super::exit;
 use super::joining::{Joining, Next};
@@ -292,8 +292,13 @@ impl Streamer {
             label_number: feed.settled_label(),
             ..checkpoint::here(self.mirror.database, feed.incarnation())
         };
-        let written: Written = checkpoint::commit(&name, &row, || news.write_down(&name));
+        let written: Written = checkpoint::commit(&name, &row, || {
+            news.write_down(&name);
+            failpoint::hit("checkpoint_before_commit");
+        });
+        failpoint::hit("checkpoint_committed");
         self.decoder.confirm(&written);
+        failpoint::hit("slot_confirmed");
         self.confirmed = row.confirmed_lsn;
         self.confirmed_at = Instant::now();
         self.decoder.feed().checkpoint_written(row.confirmed_lsn);
@@ -302,6 +307,7 @@ impl Streamer {
     /// The mirror is no longer wanted: what has been read so far is loaded, for a moment, and written down.
     fn say_farewell(mut self) {
         log!("dbmazz worker of mirror \"{}\" will stop because the mirror was disabled", self.mirror.name);
+        failpoint::hit("farewell");
         let until = Instant::now() + FAREWELL;
         self.decoder.feed().seal_everything();
         while Instant::now() < until && !self.decoder.feed().is_idle() {
@@ -311,6 +317,7 @@ impl Streamer {
         if let Some(durable) = Some(self.decoder.feed().durable_lsn()).filter(|lsn| *lsn > self.confirmed) {
             self.checkpoint(durable);
         }
+        failpoint::hit("farewell_checkpointed");
         if self.decoder.feed().is_idle() {
             // Every number that was used has its answer and no other one will be used: the next worker need not ask.
             let incarnation = self.decoder.feed().incarnation();

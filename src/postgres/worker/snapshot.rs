@@ -15,7 +15,7 @@ use super::super::catalog::table::{Counters, MirrorTableRow};
 use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::tuple::RowMemory;
-use super::super::{catalog, decode, labels, session, shmem};
+use super::super::{catalog, decode, failpoint, labels, session, shmem};
 use super::exit;
 use super::source::{Source, Unreadable};
 use super::start::{DefinitionWatch, Mirror};
@@ -120,6 +120,7 @@ impl Copier {
 
     fn run(mut self) {
         while let Some(chunk) = session::transaction(|| catalog::chunk::claim(&self.mirror.name)) {
+            failpoint::hit("copy_chunk_claimed");
             session::report_activity(&format!("mirror {}: copying chunk {}", self.mirror.name, chunk.chunk));
             self.chunks.insert((chunk.relid, chunk.chunk), Progress::default());
             match self.copy(&chunk) {
@@ -144,6 +145,7 @@ impl Copier {
             session::leave_if_unwanted(&self.mirror.name);
             labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
+            failpoint::hit("copy_load_read");
             from = reading.next;
             self.adjusted.extend(reading.adjusted.into_iter().map(|what| (chunk.relid, what)));
             for load in reading.loads {
@@ -230,6 +232,7 @@ impl Copier {
         self.in_flight_bytes -= load.body_bytes();
         match result {
             Ok(_) => {
+                failpoint::hit("copy_load_visible");
                 let (rows, bytes) = (load.rows, load.body_bytes() as u64);
                 if let Some(progress) = self.chunks.get_mut(&key) {
                     progress.pending -= 1;
@@ -248,6 +251,7 @@ impl Copier {
         if self.chunks.get(&key).is_some_and(|progress| progress.is_read && progress.pending == 0)
             && let Some(progress) = self.chunks.remove(&key)
         {
+            failpoint::hit("copy_chunk_all_visible");
             session::transaction(|| {
                 catalog::chunk::complete(&self.mirror.name, key.0, key.1, progress.rows);
                 let loaded = Counters {
@@ -261,6 +265,7 @@ impl Copier {
                     Event { relid: Some(relid), ..event }.record();
                 }
             });
+            failpoint::hit("copy_chunk_done");
         }
     }
 

@@ -13,7 +13,7 @@ use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::shmem::MirrorState;
-use super::super::{catalog, guc, latch, scan, session, shmem};
+use super::super::{catalog, failpoint, guc, latch, scan, session, shmem};
 use crate::options::Options;
 use crate::sink::starrocks::StarRocksConfig;
 use crate::sink::{Job, Label, LoadError, Outcome};
@@ -188,7 +188,9 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, living
     let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));
-        let jobs = (earlier.settled_until..earlier.reserved_until).map(|number| Job::Settle {
+        // The lowest numbers are those that can be on their way. They are asked last: a load that a busy backend has
+        // received and not begun yet has a moment more to become known.
+        let jobs = (earlier.settled_until..earlier.reserved_until).rev().map(|number| Job::Settle {
             database: mirror.config.database.clone(),
             label: Label { mirror: mirror.name.as_str().into(), incarnation: earlier.incarnation, number },
         });
@@ -199,6 +201,7 @@ pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, living
                 error!("could not settle label \"{label}\": {problem}");
             }
         }
+        failpoint::hit("labels_settled");
         session::transaction(|| catalog::incarnation::remove(&mirror.name, earlier.incarnation));
     }
 }

@@ -22,7 +22,7 @@ use pgrx::prelude::*;
 use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderTask, Role};
-use super::super::{catalog, labels, latch, session};
+use super::super::{catalog, failpoint, labels, latch, session};
 use super::copy::{Copied, Rows, copy_chunks, hold, make_ready, plan};
 use super::exit;
 use super::start::{self, Mirror};
@@ -55,10 +55,12 @@ fn bring_in(mut mirror: Mirror) {
     }
     let held = hold(&mirror, HolderTask::Tables);
     plan(&mirror, &held, &ready, || ());
+    failpoint::hit("sync_plan_committed");
     if copy_chunks(&mirror, &loader, &held, || ()) == Copied::SnapshotLost {
         error!("could not go on copying: the process that holds the snapshot has ended");
     }
     start::settle_earlier_labels(&mirror, &mut loader, &living);
+    failpoint::hit("sync_copied");
     held.let_go();
     while !held.is_lost() {
         labels::reserve_wanted(&mirror.name, Role::Tables);

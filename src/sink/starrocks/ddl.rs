@@ -50,12 +50,35 @@ pub fn create_table(
     }
 }
 
-/// Empties a table.
+/// Empties a table, once no earlier TRUNCATE of it is running any more.
+///
+/// The server executes a statement to its end though the client has gone, whether its connection was cut or its process
+/// killed. Were the statement repeated meanwhile, the earlier one could empty the table after the loads that follow.
 ///
 /// # Errors
-/// When the server refuses or cannot be reached.
+/// When the server refuses or cannot be reached; as a statement in progress, which may pass, while an earlier one is
+/// running.
 pub fn truncate(session: &mut SqlSession, target: &TargetTable) -> Result<(), StatementError> {
-    session.execute(&format!("TRUNCATE TABLE {}", qualified(target)))
+    let statement = format!("TRUNCATE TABLE {}", qualified(target));
+    if is_running(session, &statement)? {
+        let message = "an earlier TRUNCATE of the table has not ended: operation is in progress".to_owned();
+        return Err(StatementError::Refused { statement, code: 0, message });
+    }
+    session.execute(&statement)
+}
+
+/// Whether another session executes the statement. A server that does not tell is taken at its word.
+fn is_running(session: &mut SqlSession, statement: &str) -> Result<bool, StatementError> {
+    let processes = match session.query("SHOW FULL PROCESSLIST") {
+        Ok(processes) => processes,
+        Err(StatementError::Refused { .. }) => return Ok(false),
+        Err(problem) => return Err(problem),
+    };
+    Ok(processes.iter().any(|process| {
+        // An idle session may still show its last statement.
+        process.named("Command").is_some_and(|command| command.eq_ignore_ascii_case("query"))
+            && process.named("Info").is_some_and(|info| info.trim() == statement)
+    }))
 }
 
 /// Drops a table, if it is there.

@@ -24,7 +24,7 @@ use super::super::super::catalog::source;
 use super::super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::super::loader::Loader;
 use super::super::super::shmem::{HolderTask, MirrorState};
-use super::super::super::{catalog, labels, session, slot};
+use super::super::super::{catalog, failpoint, labels, session, slot};
 use super::super::start::{self, Mirror};
 use super::plan::{seen_by, take_stock};
 use super::{Copied, Held, Rows, copy_chunks, hold, make_ready, plan};
@@ -48,6 +48,7 @@ pub(in super::super) fn first_copy(
         let Some(now_held) = held.take().or_else(|| take_up(mirror, loader, labels)) else { break };
         let copied = copy_chunks(mirror, loader, &now_held, || labels::top_up(&mirror.name, labels));
         now_held.let_go();
+        failpoint::hit("copy_all_done");
         if copied == Copied::SnapshotLost {
             log!("mirror \"{}\" goes on copying under another snapshot: the one before is gone", mirror.name);
         }
@@ -83,7 +84,9 @@ fn begin(mirror: &mut Mirror, loader: &mut Loader) -> (Lsn, Option<Held>) {
     let tables: Vec<pg_sys::Oid> =
         mirror.tables.iter().filter(|it| it.state != TableState::Error).map(|it| it.relid).collect();
     let rows = if mirror.row.copy_rows { Rows::Replaced } else { Rows::Kept };
+    failpoint::hit("start_before_target_tables");
     let ready = make_ready(mirror, loader, &tables, rows);
+    failpoint::hit("start_after_target_tables");
     let held = hold(mirror, HolderTask::Slot);
     let start = held.consistent_lsn;
     if !mirror.row.copy_rows {
@@ -96,6 +99,7 @@ fn begin(mirror: &mut Mirror, loader: &mut Loader) -> (Lsn, Option<Held>) {
         return (start, Some(held));
     }
     plan(mirror, &held, &ready, || catalog::mirror::write_copy_lsn(&mirror.name, Some(start)));
+    failpoint::hit("start_plan_committed");
     mirror.read_tables();
     (start, Some(held))
 }
@@ -123,10 +127,12 @@ fn take_up(mirror: &mut Mirror, loader: &mut Loader, labels: &mut LabelSequence)
         return None;
     }
     let held = hold(mirror, HolderTask::Snapshot);
+    failpoint::hit("resume_snapshot_held");
     // Whatever the snapshot sees has committed before this position. The message is flushed, so the stream gets there.
     let until = session::transaction(source::emit_message);
     session::flush_log(until);
     take_stock(mirror, until);
+    failpoint::hit("resume_stock_taken");
     mirror.read_tables();
     let anew: Vec<pg_sys::Oid> = of_state(mirror, TableState::Known);
     let ready = make_ready(mirror, loader, &anew, Rows::Replaced);
@@ -136,6 +142,7 @@ fn take_up(mirror: &mut Mirror, loader: &mut Loader, labels: &mut LabelSequence)
             catalog::table::write_catch_up(&mirror.name, *relid, until, &catch_up);
         }
     });
+    failpoint::hit("resume_plan_committed");
     labels::top_up(&mirror.name, labels);
     mirror.read_tables();
     Some(held)
@@ -159,5 +166,6 @@ fn finish(mirror: &mut Mirror, labels: &LabelSequence, start: Lsn) {
         let message = format!("mirror \"{}\" streams from {start}", mirror.name);
         Event::of(&mirror.name, Severity::Info, &message).record();
     });
+    failpoint::hit("copy_first_checkpoint");
     mirror.read_tables();
 }

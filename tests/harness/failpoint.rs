@@ -1,0 +1,93 @@
+//! Points in the extension's code at which a test makes a process fail.
+//!
+//! They are in builds with the cargo feature `failpoints` only, which `make test-server` makes for its own copy of
+//! the server; `src/postgres/failpoint.rs` says what the files mean.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::account::Account;
+use super::{Failure, Outcome, wait_until};
+
+/// How long a process may take to come by.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What becomes of the process that reaches a point.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    /// It raises an ERROR.
+    Error,
+    /// It kills itself.
+    Kill,
+    /// It ends as by SIGTERM.
+    Terminate,
+    /// It waits until it is let go on.
+    Wait,
+}
+
+impl Action {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Kill => "kill",
+            Self::Terminate => "term",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+/// A point that was armed. When dropped it is disarmed, and a process that waits there goes on.
+pub(crate) struct Failpoint {
+    point: String,
+    armed: PathBuf,
+    reached: PathBuf,
+}
+
+impl Failpoint {
+    pub(super) fn arm(
+        account: Account,
+        data: &Path,
+        point: &str,
+        action: Action,
+        passes: u64,
+    ) -> Outcome<Self> {
+        let directory = data.join("dbmazz_failpoints");
+        if !directory.exists() {
+            fs::create_dir(&directory)?;
+            account.own(&directory)?;
+        }
+        let armed = directory.join(point);
+        let reached = armed.with_extension("hit");
+        let written = directory.join(format!("{point}.new"));
+        fs::write(&written, format!("{} {passes}", action.word()))?;
+        account.own(&written)?;
+        // In one step: a process must not read half of an order.
+        fs::rename(&written, &armed)?;
+        Ok(Self { point: point.to_owned(), armed, reached })
+    }
+
+    /// Whether a process has come by.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.reached.exists()
+    }
+
+    /// Waits until a process comes by.
+    ///
+    /// # Errors
+    ///
+    /// When none does.
+    pub(crate) fn wait_until_reached(&self) -> Outcome {
+        let what = format!("a process reaches failpoint \"{}\"", self.point);
+        wait_until(&what, PATIENCE, || Ok(self.is_reached()))
+            .map_err(|failure| Failure::new(failure.message()))
+    }
+}
+
+impl Drop for Failpoint {
+    fn drop(&mut self) {
+        // Either is there, or neither when the cluster is gone.
+        let _ = fs::remove_file(&self.armed);
+        let _ = fs::remove_file(&self.reached);
+    }
+}

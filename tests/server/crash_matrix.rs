@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Action, Cluster, Database, Failpoint, Outcome, Pair, Random, Settings, StopMode, wait_until,
+    Action, Cluster, Comparison, Database, Failpoint, Fault, Outcome, Pair, Random, Settings, StopMode,
+    wait_until,
 };
 use crate::loads::assert_loads_are_sound;
 use crate::on_its_own_cluster;
@@ -57,6 +58,20 @@ const COPY: &[&str] = &[
     "copy_all_done",
     "copy_first_checkpoint",
 ];
+/// While a copy that lost its snapshot takes another one.
+const RESUME: &[&str] = &["resume_snapshot_held", "resume_stock_taken", "resume_plan_committed"];
+/// While a table is copied again beside the stream, until it has joined it.
+const SYNC: &[&str] = &[
+    "sync_plan_committed",
+    "sync_copied",
+    "sync_near",
+    "sync_standing",
+    "sync_caught_up",
+    "sync_written_down",
+    "sync_tables_read",
+];
+/// Where rows are read that the log does not have whole.
+const COMPLETE: &[&str] = &["rows_to_complete", "rows_completed"];
 /// From a transaction in the log to the slot's new position.
 const STREAM: &[&str] = &[
     "stream_transaction_decoded",
@@ -81,10 +96,9 @@ const DROP_LATE: &[&str] = &["drop_slot_dropped"];
 
 /// All failpoints that the extension has.
 pub(crate) fn points() -> impl Iterator<Item = &'static str> {
-    [BEFORE_SLOT, AFTER_SLOT, COPY, STREAM, LARGE_TRANSACTION, TRUNCATE, LABELS, PAUSE, DROP_EARLY, DROP_LATE]
-        .into_iter()
-        .flatten()
-        .copied()
+    let ours = [BEFORE_SLOT, AFTER_SLOT, COPY, RESUME, SYNC, COMPLETE, STREAM, LARGE_TRANSACTION];
+    let others = [TRUNCATE, LABELS, PAUSE, DROP_EARLY, DROP_LATE];
+    ours.into_iter().chain(others).flatten().copied()
 }
 
 /// How the process at the point ends.
@@ -226,6 +240,66 @@ fn a_blow_between_slot_and_copy_loses_nothing() {
 #[test]
 fn a_blow_during_the_copy_loses_nothing() {
     at_each("copy", COPY, starting);
+}
+
+#[test]
+fn a_blow_while_a_copy_is_taken_up_again_loses_nothing() {
+    at_each("resumed copy", RESUME, |case| {
+        let Some(control) = case.pair.control(case.point) else { return Ok(()) };
+        create_tables(case.pair, 12_000)?;
+        let writers = case.writers();
+        control.set(&Fault::lasting("delay_answer").with(30))?;
+        case.pair.start_mirror_with(&tables_argument(), SMALL)?;
+        let done = "SELECT EXISTS (SELECT FROM dbmazz.snapshot_chunk WHERE state = 'r')";
+        wait_until("a chunk is done", PATIENCE, || case.pair.source.is_true(done))?;
+        let armed = case.arm(1)?;
+        terminate(case.pair, "dbmazz snapshot holder")?;
+        case.strike(armed)?;
+        control.clear()?;
+        case.settle(writers)
+    });
+}
+
+#[test]
+fn a_blow_while_a_table_joins_the_stream_loses_nothing() {
+    at_each("table sync", SYNC, |case| {
+        case.streaming(TINY)?;
+        let writers = case.writers();
+        let armed = case.arm(1)?;
+        let mirror = case.pair.mirror().to_owned();
+        case.pair.source.execute(&format!("SELECT dbmazz_resync_table('{mirror}', 'leaf')"))?;
+        case.strike(armed)?;
+        case.settle(writers)
+    });
+}
+
+#[test]
+fn a_blow_while_rows_are_read_from_the_source_loses_nothing() {
+    at_each("incomplete rows", COMPLETE, |case| {
+        case.streaming(TINY)?;
+        case.pair.source.execute(
+            "CREATE TABLE moved (id int PRIMARY KEY, v text, body text);
+             ALTER TABLE moved ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO moved SELECT n, 'v', repeat('body ' || n, 600) FROM generate_series(1, 100) n",
+        )?;
+        let mirror = case.pair.mirror().to_owned();
+        case.pair.source.execute(&format!("SELECT dbmazz_add_table('{mirror}', 'moved')"))?;
+        case.pair.wait()?;
+        let writers = case.writers();
+        let armed = case.arm(1)?;
+        case.pair.source.execute("UPDATE moved SET id = id + 1000, v = 'w' WHERE id % 2 = 0")?;
+        case.strike(armed)?;
+        case.settle(writers)?;
+        case.pair.compare(&Comparison::of("moved"))
+    });
+}
+
+/// Ends a process of this kind.
+fn terminate(pair: &mut Pair, backend_type: &str) -> Outcome {
+    pair.source.execute(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE backend_type = '{backend_type}' AND datname = current_database()"
+    ))
 }
 
 #[test]

@@ -77,6 +77,10 @@ enum Blow {
     Large(u64),
     /// A table is written anew.
     Rewrite(&'static str),
+    /// A table is copied again.
+    Resync(&'static str),
+    /// A table leaves the mirror, and comes back after so many transactions.
+    Leave(&'static str, u64),
     /// The mirror is dropped and started again, with loads of so many rows.
     Anew(u64),
 }
@@ -97,17 +101,23 @@ impl Blow {
             }
             71..=73 => Self::NoFaults,
             74..=77 => Self::KeepLabels([1, 3, 1000][random.below(3) as usize]),
-            78..=89 => {
+            78..=87 => {
                 let points: Vec<_> = crash_matrix::points().collect();
                 let action = [Action::Error, Action::Kill, Action::Terminate][random.below(3) as usize];
                 Self::Point(points[random.below(points.len() as u64) as usize], action, random.below(10))
             }
-            90..=92 => Self::Pause(random.below(100)),
-            93 => Self::Rewrite(TABLES[random.below(TABLES.len() as u64) as usize]),
-            94..=95 => Self::Large(500 + random.below(8000)),
+            88..=90 => Self::Pause(random.below(100)),
+            91 => Self::Rewrite(table(random)),
+            92..=93 => Self::Resync(table(random)),
+            94 => Self::Leave(table(random), random.below(100)),
+            95..=96 => Self::Large(500 + random.below(8000)),
             _ => Self::Anew([1, 7, 50, 5000][random.below(4) as usize]),
         }
     }
+}
+
+fn table(random: &mut Random) -> &'static str {
+    TABLES[random.below(TABLES.len() as u64) as usize]
 }
 
 struct Soak {
@@ -173,6 +183,12 @@ impl Soak {
                  UPDATE ledger SET amount = -amount WHERE id % 3 = 0; COMMIT"
             )),
             Blow::Rewrite(table) => self.execute_elsewhere(format!("VACUUM FULL {table}")),
+            Blow::Resync(table) => self.change_table("resync", table),
+            Blow::Leave(table, transactions) => {
+                self.change_table("remove", table)?;
+                writers.wait_for(transactions)?;
+                self.change_table("add", table)
+            }
             Blow::Anew(rows) => self.begin_anew(rows),
         }
     }
@@ -198,6 +214,22 @@ impl Soak {
         let mut session = self.insist("connecting", |pair| pair.source.another_session())?;
         self.elsewhere.push(thread::spawn(move || drop(session.execute(&sql))));
         Ok(())
+    }
+
+    /// The answer to an earlier attempt may have been lost: what is done already is no failure.
+    fn change_table(&mut self, change: &str, table: &str) -> Outcome {
+        let wanted = if change == "remove" { "NOT EXISTS" } else { "EXISTS" };
+        self.insist("changing a table of the mirror", |pair| {
+            let is_there = format!(
+                "SELECT {wanted} (SELECT FROM dbmazz_stat_table WHERE mirror = '{}' AND relation = '{table}'::regclass)",
+                pair.mirror()
+            );
+            if change != "resync" && pair.source.is_true(&is_there)? {
+                return Ok(());
+            }
+            let sql = format!("SELECT dbmazz_{change}_table('{}', '{table}')", pair.mirror());
+            pair.source.execute(&sql)
+        })
     }
 
     fn resume(&mut self) -> Outcome {

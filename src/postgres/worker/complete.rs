@@ -11,8 +11,8 @@ use pgrx::pg_sys;
 use super::super::catalog::{self, lookup::Lookup};
 use super::super::decode::Feed;
 use super::super::scan::{self, RowFilter};
-use super::super::session;
 use super::super::tuple::RowMemory;
+use super::super::{failpoint, session};
 use super::source::{Source, Unreadable};
 use super::start::Mirror;
 
@@ -26,6 +26,7 @@ pub(super) fn complete_rows(mirror: &Mirror, feed: &mut Feed) {
     if feed.incomplete().is_empty() {
         return;
     }
+    failpoint::hit("rows_to_complete");
     if feed.incomplete().transactions().any(is_in_progress) {
         return feed.wait(GLANCE);
     }
@@ -43,6 +44,7 @@ pub(super) fn complete_rows(mirror: &Mirror, feed: &mut Feed) {
     });
     if feed.incomplete().is_empty() {
         feed.release_incomplete();
+        failpoint::hit("rows_completed");
     }
 }
 

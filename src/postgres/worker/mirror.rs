@@ -249,6 +249,7 @@ impl Streamer {
 
     /// Tables are about to join: loads go on, decoding waits for them.
     fn stand_still(&mut self) -> bool {
+        failpoint::hit("sync_standing");
         self.decoder.feed().turn(Instant::now());
         self.checkpoint_if_due();
         self.decoder.feed().publish();
@@ -265,6 +266,7 @@ impl Streamer {
         if let Some(mirror) = read {
             self.mirror.follow(mirror);
             self.decoder.feed().set_tables(&self.mirror.tables);
+            failpoint::hit("sync_tables_read");
         }
         true
     }

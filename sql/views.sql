@@ -4,7 +4,12 @@ CREATE VIEW dbmazz_stat_mirror AS
 SELECT
     m.mirror,
     -- A disabled mirror is what its row says; for any other its worker knows better, once there is one.
-    CASE WHEN m.enabled THEN coalesce(l.state, m.state) ELSE m.state END AS state,
+    CASE
+        -- The database was copied with the mirror's rows in it; the mirror runs in the other one.
+        WHEN l.pid IS NULL AND i.database_oid <> d.oid THEN 'paused'
+        WHEN m.enabled THEN coalesce(l.state, m.state)
+        ELSE m.state
+    END AS state,
     l.pid,
     m.server,
     'dbmazz_' || m.mirror AS slot_name,
@@ -29,9 +34,9 @@ SELECT
     CASE WHEN l.last_error IS NULL THEN m.last_error_at ELSE l.last_error_at END AS last_error_at,
     l.started_at
 FROM dbmazz.mirror m
-LEFT JOIN dbmazz.live_mirrors() l
-    ON l.mirror = m.mirror
-    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+LEFT JOIN dbmazz.identity i ON i.mirror = m.mirror
+LEFT JOIN dbmazz.live_mirrors() l ON l.mirror = m.mirror AND l.database = d.oid
 LEFT JOIN dbmazz.checkpoint c ON c.mirror = m.mirror
 -- How far the log goes, and how far the target is known to have come; greatest() passes over NULL.
 CROSS JOIN (

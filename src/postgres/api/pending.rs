@@ -21,6 +21,7 @@ use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
+use super::release::{Claim, release};
 use crate::postgres::catalog::{as_extension, mirror, source};
 use crate::postgres::latch;
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
@@ -36,6 +37,8 @@ struct Pending {
     touched: BTreeMap<String, bool>,
     /// Those of them that were dropped, if no savepoint has taken it back.
     dropped: BTreeSet<String>,
+    /// What those had at the target.
+    claims: BTreeMap<String, Claim>,
     /// What shared memory is told after the commit.
     wishes: Vec<(String, Wanted)>,
     /// Workers that were told to stop before it.
@@ -63,9 +66,12 @@ pub(super) fn touch(mirror: &str, was_enabled: bool) {
 }
 
 /// Remembers that a mirror has been dropped. Its worker runs and its slot is there until the transaction ends.
-pub(super) fn touch_dropped(mirror: &str, was_enabled: bool) {
+pub(super) fn touch_dropped(mirror: &str, was_enabled: bool, claim: Option<Claim>) {
     touch(mirror, was_enabled);
-    PENDING.with_borrow_mut(|pending| pending.dropped.insert(mirror.to_owned()));
+    PENDING.with_borrow_mut(|pending| {
+        pending.dropped.insert(mirror.to_owned());
+        pending.claims.extend(claim.map(|claim| (mirror.to_owned(), claim)));
+    });
 }
 
 /// Whether the transaction has dropped a mirror of this name.
@@ -160,6 +166,9 @@ fn remove(name: &str) -> Result<(), Failure> {
         latch::wait(None, Duration::from_millis(20));
     }
     drop_slot(name, &slot_name);
+    if let Some(claim) = PENDING.with_borrow_mut(|pending| pending.claims.remove(name)) {
+        release(name, claim);
+    }
     Ok(())
 }
 

@@ -15,17 +15,21 @@
 mod copy;
 mod exit;
 mod holder;
+mod identity;
 mod labels;
 mod launcher;
 mod mirror;
+mod owner;
 mod scout;
 mod snapshot;
+mod standstill;
 mod start;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+pub(super) use identity::place;
 pub(super) use launcher::register as register_launcher;
 
 use super::{session, shmem, signal};

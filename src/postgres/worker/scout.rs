@@ -15,8 +15,21 @@ pub extern "C-unwind" fn dbmazz_scout_main(argument: pg_sys::Datum) {
         if catalog::is_installed() { catalog::mirror::enabled_mirrors() } else { Vec::new() }
     });
     for mirror in mirrors {
+        if is_of_another_database(&mirror, database) {
+            log!("mirror \"{mirror}\" is not started: this database was made from the one that it runs in");
+            continue;
+        }
         if shmem::want(&mirror, database, Wanted::Run).is_err() {
             warning!("could not start mirror \"{mirror}\": all {} places are taken", shmem::MAX_MIRRORS);
         }
     }
+}
+
+/// Whether the rows of a mirror came here with a copy of its database. A mirror of that name may run there, and its place in
+/// shared memory is not ours to touch. Whoever resumes it here says otherwise.
+fn is_of_another_database(mirror: &str, database: pg_sys::Oid) -> bool {
+    let last = session::transaction(|| catalog::identity::read(mirror));
+    last.is_some_and(|last| {
+        last.place.database_oid != database.to_u32() && last.standing == catalog::identity::Standing::Settled
+    })
 }

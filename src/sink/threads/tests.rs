@@ -159,6 +159,10 @@ impl Sink for Hanging {
         unreachable!("no test prepares")
     }
 
+    fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
+        unreachable!("no test claims")
+    }
+
     fn interrupter(&self) -> Interrupter {
         let interrupt = self.interrupt.clone();
         Box::new(move || {
@@ -185,6 +189,10 @@ impl<F: FnMut(&dyn Watch) -> Result<Loaded, LoadError> + Send> Sink for Scripted
 
     fn prepare(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         unreachable!("no test prepares")
+    }
+
+    fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
+        unreachable!("no test claims")
     }
 }
 

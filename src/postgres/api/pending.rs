@@ -93,7 +93,7 @@ fn before_commit() {
             Some(_) => Wanted::Stop,
             None => {
                 remove(&name).unwrap_or_else(report);
-                Wanted::Stop
+                Wanted::Gone
             }
         };
         if wanted == Wanted::Run && find(&name).is_some_and(|slot| !is_ours(&slot)) {

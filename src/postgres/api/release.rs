@@ -51,7 +51,12 @@ pub(super) fn release(mirror: &str, claim: Claim) {
     let hint = "A mirror of the same name that this server starts into that database takes it over; before another server \
                 may, delete the row or resume its mirror.";
     warning!("{message}");
+    // SAFETY: the transaction is still open, but its last statement has ended and taken its snapshot along; the one that is
+    // pushed here is popped below, or by the abort after an error.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     as_extension(|| Event { hint: Some(hint), ..Event::of(mirror, Severity::Warning, &message) }.record());
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
 }
 
 fn ask(mirror: &str, claim: Claim) -> Result<(), String> {

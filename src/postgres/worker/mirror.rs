@@ -22,7 +22,7 @@ use super::super::{catalog, compat, labels, session};
 use super::owner::Owner;
 use super::standstill::Stop;
 use super::start::{self, DefinitionWatch, Mirror};
-use super::{exit, identity, owner};
+use super::{exit, guard, identity, owner};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 
@@ -30,6 +30,10 @@ use crate::pipeline::LabelSequence;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// When nothing is loaded, the checkpoint moves after this much log: it is log itself.
 const IDLE_CHECKPOINT_BYTES: u64 = 16 << 20;
+/// A checkpoint that does no more than have the slot let log go is written after this time at the earliest. The position
+/// from which decoding would begin again follows the log with every checkpoint one step behind; without this, the log
+/// of a burst would be kept until the next change.
+const LETTING_GO_INTERVAL: Duration = Duration::from_secs(10);
 /// One turn decodes no longer than this, unless a single transaction takes longer.
 const TURN: Duration = Duration::from_millis(50);
 /// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
@@ -86,6 +90,7 @@ fn run(name: &str, database: pg_sys::Oid) {
         shmem::update(name, |slot| slot.wanted = shmem::Wanted::Stop);
         return;
     };
+    guard::arm(name, database, &mirror.options);
     let checked = match identity::check(&mirror) {
         Ok(checked) => checked,
         Err(stop) => return stop.write_down(name),
@@ -217,8 +222,12 @@ impl Streamer {
         let promised = self.owner.promised(feed.durable_lsn(), feed.changes_of_target());
         let has_loaded = self.owner.written_lsn() > self.owner_lsn;
         let is_far = promised.bytes_since(self.confirmed) >= IDLE_CHECKPOINT_BYTES;
+        let has_news = feed.has_news();
+        let lets_go = self.confirmed_at.elapsed() >= LETTING_GO_INTERVAL
+            && self.decoder.log_to_let_go(promised) >= IDLE_CHECKPOINT_BYTES;
         let is_time = self.confirmed_at.elapsed() >= CHECKPOINT_INTERVAL;
-        if feed.has_news() || (promised > self.confirmed && is_time && (has_loaded || is_far)) {
+        let has_moved = promised > self.confirmed;
+        if has_news || (has_moved && is_time && (has_loaded || is_far || lets_go)) {
             self.checkpoint(promised);
         }
     }

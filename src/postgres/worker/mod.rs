@@ -7,6 +7,7 @@
 //! | `dbmazz mirror` | the launcher, for each mirror that is wanted | when it is no longer wanted, or by an error |
 //! | `dbmazz snapshot holder` | a mirror without a slot | when the copy is done |
 //! | `dbmazz snapshot` | a mirror whose tables are being copied | when no chunk is left |
+//! | `dbmazz slot guard` | the launcher, for a mirror whose slot keeps too much log | when it has done what its option says |
 //! | `dbmazz labels` | the launcher, for a mirror in a very long transaction | when it has reserved more numbers |
 //!
 //! An error ends a worker, as it ends PostgreSQL's own; nobody tries to go on inside. The launcher starts it again,
@@ -14,6 +15,7 @@
 
 mod copy;
 mod exit;
+mod guard;
 mod holder;
 mod identity;
 mod labels;
@@ -42,6 +44,7 @@ enum WorkerKind {
     Holder,
     Snapshot,
     Labels,
+    Guard,
 }
 
 impl WorkerKind {
@@ -52,6 +55,7 @@ impl WorkerKind {
             Self::Holder => "dbmazz snapshot holder",
             Self::Snapshot => "dbmazz snapshot",
             Self::Labels => "dbmazz labels",
+            Self::Guard => "dbmazz slot guard",
         }
     }
 
@@ -62,6 +66,7 @@ impl WorkerKind {
             Self::Holder => "dbmazz_holder_main",
             Self::Snapshot => "dbmazz_snapshot_main",
             Self::Labels => "dbmazz_labels_main",
+            Self::Guard => "dbmazz_guard_main",
         }
     }
 }

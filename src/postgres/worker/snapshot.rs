@@ -19,8 +19,8 @@ use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::shmem::MirrorState;
 use super::super::tuple::{RowMemory, TupleReader};
 use super::super::{catalog, decode, labels, session, shmem};
-use super::exit;
 use super::start::{DefinitionWatch, Mirror};
+use super::{exit, guard};
 use crate::encode::RowEncoder;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::starrocks::{field_name, load_shape};
@@ -132,6 +132,7 @@ impl Copier {
         let mut from = Some(Position::start_of(chunk.first_block));
         while let Some(position) = from {
             session::leave_if_unwanted(&self.mirror.name);
+            guard::pause_if_asked(&self.mirror.name);
             labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
             from = reading.next;

@@ -180,10 +180,16 @@ impl OwnerTrouble {
             }
             _ => return None,
         };
+        let whose = match self {
+            Self::WrittenByOther { .. } => {
+                "  It may be a copy of this server, or this server before it was restored."
+            }
+            _ => "",
+        };
         let (system, database) = found.server.split_once('/').unwrap_or((&found.server, "unknown"));
         Some(format!(
             "Its row of \"dbmazz_owner\" belongs to the database with OID {database} of system {system}, incarnation \
-             {:016x}, position {}.",
+             {:016x}, position {}.{whose}",
             found.incarnation, found.commit_lsn
         ))
     }
@@ -212,7 +218,9 @@ impl fmt::Display for OwnerTrouble {
             Self::Foreign { .. } => f.write_str("the target is claimed by another server"),
             Self::Taken { found: Some(_) } => f.write_str("the target has been claimed by another server"),
             Self::Taken { found: None } => f.write_str("its claim to the target has been removed"),
-            Self::WrittenByOther { .. } => f.write_str("another server has written to the target"),
+            Self::WrittenByOther { .. } => {
+                f.write_str("the target was claimed by a worker that this server does not know")
+            }
             Self::Gone { expected } => {
                 write!(f, "the target has lost the mark that it had reached {expected}")
             }

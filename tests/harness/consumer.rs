@@ -15,7 +15,7 @@ pub(crate) struct SlotConsumer {
 }
 
 impl SlotConsumer {
-    /// Takes the slot. The database has a publication `nothing`.
+    /// Takes the slot. The database has had a publication `nothing` since before the slot.
     ///
     /// # Errors
     ///

@@ -37,6 +37,7 @@ fn wait_for_state(copy: &mut Database, state: &str) -> Outcome {
     if waited.is_err() {
         println!("{:?}", copy.rows("SELECT to_jsonb(v) FROM dbmazz_stat_mirror v")?);
         println!("{:?}", copy.rows("SELECT to_jsonb(v) FROM dbmazz_event v LIMIT 5")?);
+        println!("{}", copy.cluster().end_of_log());
     }
     waited
 }
@@ -99,7 +100,7 @@ fn a_copy_takes_over_when_somebody_says_so() {
         pair.source.reconnect()?;
         pair.wait_for_state("needs_resync")?;
         let event = newest_error(&mut pair.source)?;
-        assert!(event.contains("has written to the target"), "{event}");
+        assert!(event.contains("does not know"), "{event}");
         other.execute("INSERT INTO item VALUES (78)")?;
         assert!(other.is_true(&format!("SELECT dbmazz_wait_mirror('{}')", pair.mirror()))?);
         assert_eq!(pair.target.count("item")?, 4);
@@ -147,7 +148,7 @@ fn a_server_restored_to_a_point_in_time_needs_a_resync() {
         let mut restored = in_copy(pair, &copy)?;
         wait_for_state(&mut restored, "needs_resync")?;
         let event = newest_error(&mut restored)?;
-        assert!(event.contains("beyond the log of this server"), "{event}");
+        assert!(event.contains("before it was restored"), "{event}");
         pair.source.cluster().start_again()?;
         pair.source.reconnect()
     });
@@ -171,9 +172,9 @@ fn a_server_whose_files_were_rolled_back_in_place_needs_a_resync() {
 #[test]
 fn a_promoted_standby_goes_on_if_it_has_the_slot() {
     on_its_own_cluster(&Settings::default(), |pair| {
-        mirrored_item(pair)?;
         let primary = Arc::clone(pair.source.cluster());
         let standby = Arc::new(primary.start_standby()?);
+        mirrored_item(pair)?;
         let slot = format!("dbmazz_{}", pair.mirror());
         let replayed = "SELECT pg_current_wal_lsn() <= min(replay_lsn) FROM pg_stat_replication";
         add(pair, 3)?;
@@ -192,6 +193,28 @@ fn a_promoted_standby_goes_on_if_it_has_the_slot() {
         standby.restart(StopMode::Fast)?;
         promoted.reconnect()?;
         wait_for_state(&mut promoted, "streaming")?;
+        primary.start_again()?;
+        pair.source.reconnect()
+    });
+}
+
+#[test]
+fn a_promoted_standby_with_the_slot_and_without_its_log_needs_a_resync() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        mirrored_item(pair)?;
+        let primary = Arc::clone(pair.source.cluster());
+        // The backup begins with the next file.
+        pair.source.execute("SELECT pg_switch_wal()")?;
+        let standby = Arc::new(primary.start_standby()?);
+        primary.stop(StopMode::Fast)?;
+        standby.stop(StopMode::Fast)?;
+        primary.give_slot_to(&standby, &format!("dbmazz_{}", pair.mirror()))?;
+        standby.start_again()?;
+        standby.promote()?;
+        let mut promoted = in_copy(pair, &standby)?;
+        wait_for_state(&mut promoted, "needs_resync")?;
+        let event = newest_error(&mut promoted)?;
+        assert!(event.contains("is not on this server"), "{event}");
         primary.start_again()?;
         pair.source.reconnect()
     });

@@ -136,10 +136,10 @@ fn a_slot_whose_log_was_removed_needs_a_resync() {
 #[test]
 fn a_slot_that_another_process_has_is_awaited() {
     on_a_pair(|pair| {
+        pair.source.execute("CREATE PUBLICATION nothing")?;
         mirrored_item(pair)?;
         pause(pair)?;
         let slot = format!("dbmazz_{}", pair.mirror());
-        pair.source.execute("CREATE PUBLICATION nothing")?;
         let consumer = SlotConsumer::start(pair.source.cluster(), pair.source.name(), &slot)?;
         let holder = pair
             .source

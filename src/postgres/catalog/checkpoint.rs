@@ -68,6 +68,15 @@ pub(in crate::postgres) fn write_owner_lsn(mirror: &str, owner_lsn: Lsn) {
     );
 }
 
+/// Writes down that the server has left the timeline of the checkpoint, whose position it has. Mirror worker, before it loads
+/// anything of the new timeline: what the target says next is a position of that one.
+pub(in crate::postgres) fn write_timeline(mirror: &str, timeline: u32) {
+    query::run(
+        "UPDATE dbmazz.checkpoint SET timeline = $2 WHERE mirror = $1 AND timeline <> $2",
+        &[mirror.into(), timeline.cast_signed().into()],
+    );
+}
+
 /// The proof that a checkpoint has been committed. Only with it can a slot be moved.
 #[derive(Debug)]
 pub(in crate::postgres) struct Written {

@@ -11,10 +11,10 @@ use pgrx::pg_sys;
 use super::super::catalog::checkpoint::{self, Checkpoint};
 use super::super::catalog::identity::{self as record, Identity, Standing};
 use super::super::shmem::{self, MirrorState};
-use super::super::{compat, ffi, latch, session, slot};
+use super::super::{compat, ffi, latch, session, slot, wal};
 use super::standstill::Stop;
 use super::start::Mirror;
-use crate::identity::{Log, Place, Reached, Switch, Use, judge_log, judge_place, judge_slot};
+use crate::identity::{Log, Place, Reached, Slot, Switch, Use, judge_log, judge_place, judge_slot};
 use crate::lsn::Lsn;
 
 /// A mirror that may run here, as far as this server can tell.
@@ -50,7 +50,7 @@ pub(super) fn check(mirror: &Mirror) -> Result<Checked, Stop> {
         None => {}
     }
     loop {
-        let found = slot::find(&mirror.slot_name());
+        let found = slot::find(&mirror.slot_name()).map(|slot| with_its_log(slot, &mirror.slot_name()));
         match judge_slot(found.as_ref(), here.database_oid, reached)? {
             Use::Free => break,
             Use::Taken { pid } => wait_for_slot(mirror, pid),
@@ -58,6 +58,13 @@ pub(super) fn check(mirror: &Mirror) -> Result<Checked, Stop> {
     }
     let log_end = reached.and_then(|reached| log.end_of(reached.timeline)).unwrap_or(log.end);
     Ok(Checked { here, last, checkpoint, log_end })
+}
+
+/// A slot that was copied here as a file may need log that was never here; the server itself finds out when it reads.
+fn with_its_log(slot: Slot, name: &str) -> Slot {
+    let is_there = slot::kept_from(name).is_none_or(wal::is_there);
+    let missing = (!is_there).then_some("the log that it needs is not on this server");
+    Slot { invalidation: slot.invalidation.or(missing), ..slot }
 }
 
 /// Another process has the slot: a client that streams from it, or an earlier worker that is about to end.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::super::catalog::checkpoint;
 use super::super::catalog::identity::{self as record, Standing};
 use super::super::loader::Loader;
-use super::super::session;
+use super::super::{compat, session};
 use super::identity::Checked;
 use super::standstill::Stop;
 use super::start::{DefinitionWatch, Mirror};
@@ -44,8 +45,13 @@ pub(super) fn claim(
         .last
         .as_ref()
         .is_none_or(|last| last.standing == Standing::Settled && last.place == checked.here);
-    if !is_settled {
-        session::transaction(|| record::settle(&mirror.name, &checked.here));
+    let timeline = compat::timeline();
+    let is_promoted = checked.checkpoint.is_some_and(|last| last.timeline != timeline);
+    if !is_settled || is_promoted {
+        session::transaction(|| {
+            record::settle(&mirror.name, &checked.here);
+            checkpoint::write_timeline(&mirror.name, timeline);
+        });
     }
     Ok(owner)
 }

@@ -140,6 +140,36 @@ fn a_claim_that_is_taken_while_the_mirror_runs_stops_it() {
 }
 
 #[test]
+fn no_checkpoint_passes_a_load_that_the_row_does_not_tell_of() -> Outcome {
+    let starrocks = StarRocks::start()?;
+    let sql = Proxy::to(starrocks.sql_port())?;
+    let mut pair = Pair::without_server(&shared_cluster(), starrocks)?;
+    let options = pair.server_options_through(pair.starrocks.fe_port(), sql.port());
+    pair.create_server("starrocks", &options)?;
+    mirrored_item(&mut pair)?;
+    sql.set(Traffic::Cut);
+    let before = pair.source.value("SELECT pg_current_wal_lsn()")?;
+    pair.source.execute("INSERT INTO item VALUES (2)")?;
+    let lsn = pair.source.value("SELECT pg_current_wal_lsn()")?;
+    wait_until("row is loaded", PATIENCE, || Ok(pair.target.count("item")? == 2))?;
+    pair.wait_for_state("retrying")?;
+    // Each attempt is a chance for a checkpoint that must not be written.
+    wait_until("several attempts have failed", PATIENCE, || {
+        let mirror = pair.mirror().to_owned();
+        assert!(pair.source.is_true(&format!(
+            "SELECT confirmed_lsn < '{lsn}' FROM dbmazz.checkpoint WHERE mirror = '{mirror}'"
+        ))?);
+        pair.source.is_true(&format!(
+            "SELECT clock_timestamp() - max(at) > '3 s' FROM dbmazz_event WHERE mirror = '{mirror}'"
+        ))
+    })?;
+    sql.set(Traffic::Flowing);
+    wait_until("checkpoint has the row", PATIENCE, || checkpoint_has_passed(&mut pair, &lsn))?;
+    assert!(checkpoint_has_passed(&mut pair, &before)?);
+    pair.wait_for_state("streaming")
+}
+
+#[test]
 fn the_row_goes_with_the_mirror() {
     on_a_pair(|pair| {
         mirrored_item(pair)?;

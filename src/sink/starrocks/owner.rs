@@ -73,6 +73,20 @@ pub fn release_claim(config: &StarRocksConfig, mirror: &str, server: &str) -> Re
     }
 }
 
+/// Whether the rows can be read. A table that is not there yet is one that the first mirror makes.
+///
+/// # Errors
+/// When the server refuses.
+pub(super) fn check(session: &mut SqlSession, database: &str) -> Result<(), StatementError> {
+    let table = format!("{}.{}", quote_identifier(database), quote_identifier(TABLE));
+    match session.query(&format!("SELECT `commit_lsn` FROM {table} LIMIT 1")) {
+        Err(StatementError::Refused { message, .. }) if message.to_ascii_lowercase().contains("unknown") => {
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
 fn create_table(
     session: &mut SqlSession,
     table: &str,

@@ -106,7 +106,8 @@ RETURNS TABLE (
     queued_bytes bigint,
     last_error text,
     last_error_at timestamptz,
-    started_at timestamptz)
+    started_at timestamptz,
+    snapshot_xmin_age integer)
 LANGUAGE c VOLATILE STRICT PARALLEL SAFE
 ROWS 4
 AS 'MODULE_PATHNAME', 'live_mirrors_wrapper';

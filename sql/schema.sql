@@ -66,10 +66,25 @@ CREATE TABLE dbmazz.checkpoint (
     database_oid      oid NOT NULL,
     incarnation       text NOT NULL,
     label_number      bigint NOT NULL,
-    confirmed_at      timestamptz NOT NULL DEFAULT pg_catalog.now()
+    confirmed_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    owner_lsn         pg_lsn
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE dbmazz.checkpoint IS 'for the tables in s and r, all that committed before confirmed_lsn is durable and visible at the target';
 COMMENT ON COLUMN dbmazz.checkpoint.label_number IS 'loads of the incarnation up to this number are visible';
+COMMENT ON COLUMN dbmazz.checkpoint.owner_lsn IS 'dbmazz_owner at the target said this position or a later one; a target that says an earlier one has been restored';
+
+CREATE TABLE dbmazz.identity (
+    mirror            text PRIMARY KEY REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    system_identifier bigint NOT NULL,
+    database_oid      oid NOT NULL,
+    data_directory    text NOT NULL,
+    host              text NOT NULL,
+    standing          text NOT NULL DEFAULT 'settled' CHECK (standing IN ('settled', 'contested', 'confirmed')),
+    incarnations      text[] NOT NULL DEFAULT '{}'
+);
+COMMENT ON TABLE dbmazz.identity IS 'where each mirror runs: a copy of the server or of the database does not write to the target';
+COMMENT ON COLUMN dbmazz.identity.standing IS 'settled: it runs there; contested: found elsewhere, or the target is another server''s; confirmed: an administrator says that it may go on';
+COMMENT ON COLUMN dbmazz.identity.incarnations IS 'the last incarnations that claimed the target, newest last';
 
 CREATE TABLE dbmazz.incarnation (
     mirror         text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,

@@ -4,7 +4,12 @@ CREATE VIEW dbmazz_stat_mirror AS
 SELECT
     m.mirror,
     -- A disabled mirror is what its row says; for any other its worker knows better, once there is one.
-    CASE WHEN m.enabled THEN coalesce(l.state, m.state) ELSE m.state END AS state,
+    CASE
+        -- The database was copied with the mirror's rows in it; the mirror runs in the other one.
+        WHEN l.pid IS NULL AND i.database_oid <> d.oid THEN 'paused'
+        WHEN m.enabled THEN coalesce(l.state, m.state)
+        ELSE m.state
+    END AS state,
     l.pid,
     m.server,
     'dbmazz_' || m.mirror AS slot_name,
@@ -27,12 +32,16 @@ SELECT
     coalesce(l.queued_bytes, 0) AS queued_bytes,
     coalesce(l.last_error, m.last_error) AS last_error,
     CASE WHEN l.last_error IS NULL THEN m.last_error_at ELSE l.last_error_at END AS last_error_at,
-    l.started_at
+    l.started_at,
+    CASE WHEN s.restart_lsn IS NULL OR w.lsn <= s.restart_lsn THEN 0
+        ELSE pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint END AS retained_bytes,
+    l.snapshot_xmin_age
 FROM dbmazz.mirror m
-LEFT JOIN dbmazz.live_mirrors() l
-    ON l.mirror = m.mirror
-    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+LEFT JOIN dbmazz.identity i ON i.mirror = m.mirror
+LEFT JOIN dbmazz.live_mirrors() l ON l.mirror = m.mirror AND l.database = d.oid
 LEFT JOIN dbmazz.checkpoint c ON c.mirror = m.mirror
+LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = 'dbmazz_' || m.mirror AND s.datoid = d.oid
 -- How far the log goes, and how far the target is known to have come; greatest() passes over NULL.
 CROSS JOIN (
     SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
@@ -61,6 +70,8 @@ COMMENT ON COLUMN dbmazz_stat_mirror.queued_bytes IS 'bytes encoded or queued an
 COMMENT ON COLUMN dbmazz_stat_mirror.last_error IS 'why the mirror is in trouble, or was last';
 COMMENT ON COLUMN dbmazz_stat_mirror.last_error_at IS 'when that was';
 COMMENT ON COLUMN dbmazz_stat_mirror.started_at IS 'start of the running worker';
+COMMENT ON COLUMN dbmazz_stat_mirror.retained_bytes IS 'bytes of log that the slot keeps';
+COMMENT ON COLUMN dbmazz_stat_mirror.snapshot_xmin_age IS 'transactions begun since the snapshot of the copy was taken: vacuum removes no row version that died since; null when none is held';
 
 CREATE VIEW dbmazz_stat_table AS
 SELECT

@@ -11,13 +11,17 @@
 //! * [`encode`]: one row of values becomes the bytes of one NDJSON line; stream and snapshot meet here.
 //! * [`pipeline`]: changes become loads: compaction by key, batches, memory budget, checkpoint tracker.
 //! * [`sink`]: loads leave for StarRocks over HTTP, DDL over the MySQL protocol.
+//! * [`identity`]: whether mirror, server and slot still belong together.
+//! * [`owner`]: who may write to the target, and whether anybody went back.
 //! * [`snapshot`]: which blocks of a table make a chunk.
 //! * `postgres`: everything that calls PostgreSQL. It is there only with one of the features `pg14` … `pg18`;
 //!   without them the crate is a pure engine that builds, tests and benches without a server.
 
 pub mod encode;
+pub mod identity;
 pub mod lsn;
 pub mod options;
+pub mod owner;
 pub mod pgoutput;
 pub mod pipeline;
 #[cfg(feature = "extension")]

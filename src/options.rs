@@ -186,8 +186,6 @@ impl Options {
             ("new_tables", self.new_tables != NewTables::Ignore),
             ("metadata_columns", self.metadata_columns),
             ("snapshot_max_rate", self.snapshot_max_rate != 0),
-            ("slot_guard_size", self.slot_guard_bytes != 0),
-            ("slot_guard_action", self.slot_guard_action != SlotGuardAction::Warn),
             ("from_export", self.from_export.is_some()),
         ];
         match missing.iter().find(|(_, is_asked_for)| *is_asked_for) {
@@ -444,8 +442,6 @@ mod tests {
             json!({"on_reject": "continue"}),
             json!({"new_tables": "add"}),
             json!({"snapshot_max_rate": "1MB"}),
-            json!({"slot_guard_size": "1GB"}),
-            json!({"slot_guard_action": "release"}),
             json!({"on_ddl": "ignore"}),
             json!({"from_export": 7}),
         ] {

@@ -202,12 +202,24 @@ pub(super) unsafe fn string_node(text: *mut std::ffi::c_char) -> *mut pg_sys::No
     unsafe { pg_sys::makeString(text).cast() }
 }
 
-/// Whether the log that a slot needs has been removed.
-pub(super) fn is_invalidated(slot: &pg_sys::ReplicationSlotPersistentData) -> bool {
+/// Why a slot can no longer be used; none as long as it can.
+pub(super) fn invalidation(slot: &pg_sys::ReplicationSlotPersistentData) -> Option<&'static str> {
+    const REMOVED: &str = "the log that it needs has been removed";
     #[cfg(any(feature = "pg14", feature = "pg15"))]
-    return slot.restart_lsn == 0 && slot.invalidated_at != 0;
+    return (slot.restart_lsn == 0 && slot.invalidated_at != 0).then_some(REMOVED);
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-    return slot.invalidated != pg_sys::ReplicationSlotInvalidationCause::RS_INVAL_NONE;
+    {
+        use pg_sys::ReplicationSlotInvalidationCause as Cause;
+        match slot.invalidated {
+            Cause::RS_INVAL_NONE => None,
+            Cause::RS_INVAL_WAL_REMOVED => Some(REMOVED),
+            Cause::RS_INVAL_HORIZON => Some("catalog rows that it needs have been removed"),
+            Cause::RS_INVAL_WAL_LEVEL => Some("wal_level was not logical"),
+            #[cfg(feature = "pg18")]
+            Cause::RS_INVAL_IDLE_TIMEOUT => Some("it was idle for longer than idle_replication_slot_timeout"),
+            _ => Some("the server gives a reason that this version of dbmazz does not know"),
+        }
+    }
 }
 
 /// The timeline that this server writes.

@@ -21,6 +21,9 @@ mod raw {
         pub(super) fn SnapBuildExportSnapshot(builder: *mut pg_sys::SnapBuild) -> *const c_char;
         pub(super) fn SnapBuildClearExportedSnapshot();
 
+        // access/timeline.h
+        pub(super) fn readTimeLineHistory(target: pg_sys::TimeLineID) -> *mut pg_sys::List;
+
         // access/xlogutils.h: C wants these as callbacks, and pgrx's wrappers are Rust functions.
         pub(super) fn read_local_xlog_page(
             reader: *mut pg_sys::XLogReaderState,
@@ -52,6 +55,28 @@ mod raw {
 
         // postmaster/interrupt.h
         pub(super) fn SignalHandlerForConfigReload(signal: c_int);
+    }
+}
+
+/// access/timeline.h, `TimeLineHistoryEntry`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TimelineEntry {
+    timeline: pg_sys::TimeLineID,
+    begin: pg_sys::XLogRecPtr,
+    end: pg_sys::XLogRecPtr,
+}
+
+/// The timelines that lead to a timeline of this server, and where each was left: from its history file, or nothing when
+/// there is none. Not outside a transaction: the list is in its memory.
+pub(super) fn timeline_history(timeline: u32) -> Vec<(u32, u64)> {
+    // SAFETY: the list is made of entries of this form, which live until the memory context is reset; they are copied
+    // before anything else runs. The closure owns nothing that needs dropping.
+    unsafe {
+        let list = pg_guard_ffi_boundary(|| raw::readTimeLineHistory(timeline));
+        let length = if list.is_null() { 0 } else { usize::try_from((*list).length).unwrap_or(0) };
+        let entry = |at| *(*(*list).elements.add(at)).ptr_value.cast::<TimelineEntry>();
+        (0..length).map(entry).filter(|it| it.timeline != timeline).map(|it| (it.timeline, it.end)).collect()
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) mod shmem;
 mod signal;
 mod slot;
 mod tuple;
+mod wal;
 mod worker;
 
 use shmem::SHARED;

@@ -17,6 +17,7 @@ use pgrx::pg_sys;
 use pgrx::{PGRXSharedMemory, PgLwLock};
 
 use crate::lsn::Lsn;
+use crate::options::SlotGuardAction;
 
 /// Mirrors that one server can run. Fixed, because shared memory is.
 pub(crate) const MAX_MIRRORS: usize = 32;
@@ -68,8 +69,10 @@ pub(crate) enum Wanted {
     /// Have a worker.
     #[default]
     Run,
-    /// Have none; the slot of shared memory is given back once the worker is gone.
+    /// Have none. The place in shared memory is given back once the worker is gone, unless the slot is guarded.
     Stop,
+    /// Have none, and no replication slot either: it has been dropped.
+    Gone,
 }
 
 /// The states of `dbmazz_stat_mirror.state`.
@@ -237,6 +240,19 @@ pub(crate) struct Progress {
     pub(crate) queued_bytes: u64,
 }
 
+/// What the guard of a replication slot watches for, and what it has done.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Guard {
+    /// Retained log at which it acts; zero for never.
+    pub(crate) bytes: u64,
+    /// What it does.
+    pub(crate) action: SlotGuardAction,
+    /// It has acted, and the slot has not let go of the log since.
+    pub(crate) is_raised: bool,
+    /// Snapshot workers pause between loads.
+    pub(crate) slows_copy: bool,
+}
+
 /// One mirror.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct MirrorSlot {
@@ -286,6 +302,8 @@ pub(crate) struct MirrorSlot {
     pub(crate) restart_at_once: bool,
     /// The launcher does not start the worker before this time.
     pub(crate) not_before: i64,
+    /// Watches the replication slot.
+    pub(crate) guard: Guard,
 }
 
 /// Who decodes for a mirror.
@@ -429,6 +447,36 @@ pub(crate) fn leave_helpers(place: usize, pid: i32) {
     update_at(place, |slot| slot.helpers.0.iter_mut().filter(|it| **it == pid).for_each(|it| *it = 0));
 }
 
+/// Has the replication slot of a mirror guarded from now on. A mirror that nobody wants to run gets a place for that.
+pub(crate) fn set_guard(
+    mirror: &str,
+    database: pg_sys::Oid,
+    bytes: u64,
+    action: SlotGuardAction,
+) -> Result<(), NoFreeSlot> {
+    let mut shared = SHARED.exclusive();
+    let slots = &mut shared.mirrors;
+    let known = slots.iter().position(|slot| slot.in_use && slot.mirror.as_str() == mirror);
+    let place = match known {
+        Some(at) => &mut slots[at],
+        None if bytes == 0 => return Ok(()),
+        None => {
+            let free = slots.iter_mut().find(|slot| !slot.in_use).ok_or(NoFreeSlot)?;
+            *free = MirrorSlot {
+                in_use: true,
+                mirror: Text::new(mirror),
+                database: database.to_u32(),
+                wanted: Wanted::Stop,
+                state: MirrorState::Paused,
+                ..MirrorSlot::default()
+            };
+            free
+        }
+    };
+    place.guard = Guard { bytes, action, ..place.guard };
+    Ok(())
+}
+
 /// No slot of shared memory is free for another mirror.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct NoFreeSlot;
@@ -452,7 +500,7 @@ pub(crate) fn want(mirror: &str, database: pg_sys::Oid, wanted: Wanted) -> Resul
                 slot.crashes = [0; 3];
                 (slot.pid, slot.proc_number)
             }
-            (None, Wanted::Stop) => (0, 0),
+            (None, Wanted::Stop | Wanted::Gone) => (0, 0),
             (None, Wanted::Run) => {
                 let free = slots.iter_mut().find(|slot| !slot.in_use).ok_or(NoFreeSlot)?;
                 *free = MirrorSlot {

@@ -8,6 +8,7 @@ use super::pack::Packer;
 use super::{
     Compression, Label, LabelFate, Load, LoadError, Loaded, Sink, StatementError, TableMatch, Watch,
 };
+use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
 /// What all counting sinks of a run have seen together.
@@ -63,5 +64,13 @@ impl Sink for CountingSink {
 
     fn replace(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         Ok(TableMatch::Created)
+    }
+
+    /// Whoever asks has it.
+    fn own(&mut self, _: &str, step: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
+        Ok(match step {
+            OwnerStep::Claim(row) | OwnerStep::Advance { row, .. } => Some(row.clone()),
+            OwnerStep::Look { .. } | OwnerStep::Release { .. } => None,
+        })
     }
 }

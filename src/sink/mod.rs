@@ -30,6 +30,7 @@ pub use pack::Compression;
 pub use retry::Pace;
 pub use threads::{Event, Job, JobId, LoadThreads, Outcome, Prepared, StartError, SubmitError, Waker};
 
+use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
 /// What a load thread does, one call at a time.
@@ -67,6 +68,18 @@ pub trait Sink: Send {
     /// # Errors
     /// When the target refuses, or the worker has to stop.
     fn replace(&mut self, spec: &TableSpec, watch: &dyn Watch) -> Result<TableMatch, StatementError>;
+
+    /// Does a step with the row of a mirror in `dbmazz_owner`, in a database of the target; returns the row that was there
+    /// before.
+    ///
+    /// # Errors
+    /// When the target refuses, or the worker has to stop.
+    fn own(
+        &mut self,
+        database: &str,
+        step: &OwnerStep,
+        watch: &dyn Watch,
+    ) -> Result<Option<OwnerRow>, StatementError>;
 
     /// What another thread calls to end a request in flight. The sink is of no use afterwards.
     fn interrupter(&self) -> Interrupter {

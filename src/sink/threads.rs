@@ -23,6 +23,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::{
     Interrupter, Label, LabelFate, Load, LoadError, Loaded, Sink, StatementError, TableMatch, Watch,
 };
+use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
 /// What the caller knows a job by.
@@ -49,6 +50,13 @@ pub enum Job {
     Prepare(Vec<Arc<TableSpec>>),
     /// Drop the tables and create them anew, one after another.
     Replace(Vec<Arc<TableSpec>>),
+    /// Do a step with the row of a mirror in `dbmazz_owner`.
+    Own {
+        /// The target's database.
+        database: String,
+        /// The step.
+        step: OwnerStep,
+    },
 }
 
 /// How a job ended.
@@ -62,6 +70,8 @@ pub enum Outcome {
     Settle(Label, Result<LabelFate, LoadError>),
     /// Of [`Job::Prepare`] and [`Job::Replace`]: one for each table, in the order of the job. It goes on after an error.
     Prepare(Vec<Prepared>),
+    /// Of [`Job::Own`]: the row that was there before, and the step.
+    Own(OwnerStep, Result<Option<OwnerRow>, StatementError>),
 }
 
 /// What became of one table of [`Job::Prepare`] or [`Job::Replace`].
@@ -291,6 +301,10 @@ fn perform(sink: &mut dyn Sink, job: Job, watch: &dyn Watch) -> Outcome {
         Job::Settle { database, label } => {
             let result = sink.settle(&database, &label, watch);
             Outcome::Settle(label, result)
+        }
+        Job::Own { database, step } => {
+            let result = sink.own(&database, &step, watch);
+            Outcome::Own(step, result)
         }
         Job::Prepare(specs) => each(specs, |spec| sink.prepare(spec, watch)),
         Job::Replace(specs) => each(specs, |spec| sink.replace(spec, watch)),

@@ -72,6 +72,24 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Another cluster of the same installation, that is not started; `fill` puts the files into its data directory.
+    pub(super) fn beside(&self, fill: impl FnOnce(&Self) -> Outcome) -> Outcome<Self> {
+        let (installation, account) = (self.installation.clone(), self.account);
+        let directory = account.directory()?;
+        let guard = Guard::watch(account, &directory, &installation.program("pg_ctl"))?;
+        let other =
+            Self { installation, account, directory, port: 0.into(), databases: 0.into(), _guard: guard };
+        fill(&other)?;
+        let socket_directory = other.directory.display().to_string();
+        other.configure(&Settings::default().set("unix_socket_directories", &socket_directory))?;
+        Ok(other)
+    }
+
+    /// Runs a program under the account that owns the files.
+    pub(super) fn run_as_owner(&self, what: &str, program: &Path, arguments: &[&str]) -> Outcome {
+        run(what, self.account.command(program).args(arguments))
+    }
+
     /// The port on 127.0.0.1. It stays the same over restarts.
     pub(crate) fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
@@ -176,7 +194,8 @@ impl Cluster {
         Failpoint::arm(self.account, &self.data(), point, action, passes)
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where its data are.
+    pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 
@@ -195,7 +214,7 @@ impl Cluster {
     }
 
     /// Another process may take the port between our look and the server's bind; then the next one is tried.
-    fn start_on_a_free_port(&self) -> Outcome {
+    pub(super) fn start_on_a_free_port(&self) -> Outcome {
         let mut attempts_left = 3;
         loop {
             let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -219,7 +238,7 @@ impl Cluster {
         }
     }
 
-    fn control(&self, what: &str, arguments: &[&str]) -> Outcome {
+    pub(super) fn control(&self, what: &str, arguments: &[&str]) -> Outcome {
         let mut pg_ctl = self.account.command(self.installation.program("pg_ctl"));
         pg_ctl.args(arguments).arg("-w").arg("-D").arg(self.data());
         run(what, &mut pg_ctl)

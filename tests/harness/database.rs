@@ -42,6 +42,13 @@ impl Database {
         Ok(())
     }
 
+    /// Moves the session to another database of the cluster.
+    pub(crate) fn become_another(&mut self, name: &str) -> Outcome {
+        self.client = connect(self.cluster.port(), name)?;
+        self.name = name.to_owned();
+        Ok(())
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name

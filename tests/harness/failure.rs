@@ -59,6 +59,7 @@ from_error!(
     mysql::Error,
     serde_json::Error,
     std::num::ParseIntError,
+    std::num::TryFromIntError,
     std::string::FromUtf8Error
 );
 

@@ -15,7 +15,9 @@
 mod account;
 mod cluster;
 mod compare;
+mod consumer;
 mod control;
+mod copies;
 mod database;
 mod failpoint;
 mod failure;
@@ -32,6 +34,7 @@ mod wait;
 
 pub(crate) use cluster::{Cluster, Settings, StopMode};
 pub(crate) use compare::Comparison;
+pub(crate) use consumer::SlotConsumer;
 pub(crate) use control::{Control, Fault};
 pub(crate) use database::Database;
 pub(crate) use failpoint::{Action, Failpoint};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Fault, Outcome, Pair, Pgbench, Settings, wait_until};
+use crate::harness::{Database, Fault, Outcome, Pair, Pgbench, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,5 +88,51 @@ fn a_mirror_with_nothing_to_do_lets_the_log_of_others_go() {
         })?;
         pair.source.execute("INSERT INTO item VALUES (1), (2)")?;
         pair.wait_and_compare(&["item"])
+    });
+}
+
+#[test]
+fn an_idle_mirror_lets_the_log_of_a_busy_database_go_when_that_is_quiet_again() {
+    let small = Settings::default().set("max_wal_size", "64MB").set("min_wal_size", "32MB");
+    on_its_own_cluster(&small, |pair| {
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
+        pair.start_mirror(&["item"])?;
+        pair.wait()?;
+        let mut neighbour = Database::create(pair.source.cluster())?;
+        neighbour.execute("CREATE TABLE busy (filler text)")?;
+        // One transaction: the slot cannot let go of its log before it has ended, and nothing is written after that.
+        neighbour.execute("INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1, 120000)")?;
+        wait_until("log is let go although nobody writes any more", PATIENCE, || {
+            Ok(kept_megabytes(pair, "restart_lsn")? < 16)
+        })?;
+        pair.source.execute("CHECKPOINT; CHECKPOINT")?;
+        let size = "SELECT sum(size) < 100 * 1024 * 1024 FROM pg_ls_waldir()";
+        wait_until("files of the log are removed", PATIENCE, || pair.source.is_true(size))?;
+        pair.source.execute("INSERT INTO item VALUES (1)")?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
+#[test]
+fn a_table_in_error_keeps_no_log() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        pair.source.execute(
+            "CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE broken (id int PRIMARY KEY, v text);
+             CREATE TABLE busy (id int, filler text)",
+        )?;
+        pair.start_mirror(&["item", "broken"])?;
+        pair.wait()?;
+        pair.source
+            .execute("ALTER TABLE broken ALTER v TYPE int USING 1; INSERT INTO broken VALUES (1, 1)")?;
+        wait_until(
+            "table is in error",
+            PATIENCE,
+            || Ok(pair.table_state("broken")?.as_deref() == Some("e")),
+        )?;
+        pair.source.execute("INSERT INTO broken SELECT n, n FROM generate_series(2, 1000) n")?;
+        write_elsewhere(pair, 6)?;
+        wait_until("confirmed position follows", PATIENCE, || {
+            Ok(kept_megabytes(pair, "confirmed_flush_lsn")? < 20)
+        })
     });
 }

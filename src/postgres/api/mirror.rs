@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::check::{Preflight, Request, current_role, not_null};
 use super::failure::Failure;
 use super::pending;
+use super::release::claim_of;
 use crate::postgres::catalog::event::{Event, Severity};
 use crate::postgres::catalog::mirror::{self, MirrorRow, NewMirror};
-use crate::postgres::catalog::{as_extension, source, table};
-use crate::postgres::shmem;
+use crate::postgres::catalog::{as_extension, identity, source, table};
+use crate::postgres::{shmem, worker};
 
 /// Starts a mirror. Takes effect at commit: the worker creates the slot and the target tables.
 ///
@@ -56,6 +57,8 @@ fn write(new: &NewMirror<'_>, preflight: &Preflight) -> Result<(), Failure> {
         return Err(Failure::new(code, format!("mirror \"{}\" already exists", new.mirror))
             .hint("Somebody else has just started it."));
     }
+    // SAFETY: set before a backend runs its first statement.
+    identity::settle(new.mirror, &worker::place(unsafe { pg_sys::MyDatabaseId }));
     for table in &preflight.tables {
         table::insert(new.mirror, table);
     }
@@ -105,11 +108,12 @@ fn dbmazz_resume_mirror(mirror: Option<&str>) -> Result<(), ErrorReport> {
     if !shmem::is_available() {
         return Err(Failure::not_preloaded().into());
     }
-    if row.enabled && pending::find(name).is_some_and(|slot| slot.pid != 0) {
+    if row.enabled && pending::find(name).filter(pending::is_ours).is_some_and(|slot| slot.pid != 0) {
         notice!("mirror \"{name}\" is already running");
     }
     as_extension(|| {
         mirror::resume(name);
+        identity::confirm(name);
         Event::of(name, Severity::Info, &format!("mirror \"{name}\" has been resumed")).record();
     });
     pending::touch(name, row.enabled);
@@ -135,11 +139,12 @@ fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(
     };
     let message = format!("mirror \"{name}\" has been dropped");
     let detail = format!("Its slot was \"{}\".  The target tables stay.", source::slot_name(name));
+    let claim = claim_of(name, &row);
     as_extension(|| {
         mirror::delete(name);
         Event { detail: Some(&detail), ..Event::of(name, Severity::Info, &message) }.record();
     });
-    pending::touch_dropped(name, row.enabled);
+    pending::touch_dropped(name, row.enabled, claim);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod check;
 mod failure;
 mod mirror;
 mod pending;
+mod release;
 mod stat;
 mod tables;
 mod validator;

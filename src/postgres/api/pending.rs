@@ -21,6 +21,7 @@ use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
+use super::release::{Claim, release};
 use crate::postgres::catalog::{as_extension, mirror, source};
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 use crate::postgres::{failpoint, latch};
@@ -38,6 +39,8 @@ struct Pending {
     tables: BTreeSet<String>,
     /// Those of them that were dropped, if no savepoint has taken it back.
     dropped: BTreeSet<String>,
+    /// What those had at the target.
+    claims: BTreeMap<String, Claim>,
     /// What shared memory is told after the commit.
     wishes: Vec<(String, Wanted)>,
     /// Workers that were told to stop before it.
@@ -85,9 +88,12 @@ fn register(is_first: bool) {
 }
 
 /// Remembers that a mirror has been dropped. Its worker runs and its slot is there until the transaction ends.
-pub(super) fn touch_dropped(mirror: &str, was_enabled: bool) {
+pub(super) fn touch_dropped(mirror: &str, was_enabled: bool, claim: Option<Claim>) {
     touch(mirror, was_enabled);
-    PENDING.with_borrow_mut(|pending| pending.dropped.insert(mirror.to_owned()));
+    PENDING.with_borrow_mut(|pending| {
+        pending.dropped.insert(mirror.to_owned());
+        pending.claims.extend(claim.map(|claim| (mirror.to_owned(), claim)));
+    });
 }
 
 /// Whether the transaction has dropped a mirror of this name.
@@ -109,7 +115,7 @@ fn before_commit() {
             Some(_) => Wanted::Stop,
             None => {
                 remove(&name).unwrap_or_else(report);
-                Wanted::Stop
+                Wanted::Gone
             }
         };
         if wanted == Wanted::Run && find(&name).is_some_and(|slot| !is_ours(&slot)) {
@@ -189,6 +195,9 @@ fn remove(name: &str) -> Result<(), Failure> {
     failpoint::hit("drop_worker_stopped");
     drop_slot(name, &slot_name);
     failpoint::hit("drop_slot_dropped");
+    if let Some(claim) = PENDING.with_borrow_mut(|pending| pending.claims.remove(name)) {
+        release(name, claim);
+    }
     Ok(())
 }
 

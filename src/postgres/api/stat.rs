@@ -33,6 +33,7 @@ fn live_mirrors() -> TableIterator<
         name!(last_error, Option<String>),
         name!(last_error_at, Option<TimestampWithTimeZone>),
         name!(started_at, Option<TimestampWithTimeZone>),
+        name!(snapshot_xmin_age, Option<i32>),
     ),
 > {
     let slots = if shmem::is_available() { shmem::all() } else { vec![] };
@@ -56,9 +57,28 @@ fn live_mirrors() -> TableIterator<
             (!slot.last_error.is_empty()).then(|| slot.last_error.as_str().to_owned()),
             time(slot.last_error_at),
             time(slot.started_at),
+            age_of_snapshot(slot.holder.pid),
         )
     };
     TableIterator::new(slots.iter().map(row).collect::<Vec<_>>())
+}
+
+/// How many transactions have begun since the snapshot that a holder keeps; none without one.
+fn age_of_snapshot(holder: i32) -> Option<i32> {
+    if holder == 0 {
+        return None;
+    }
+    // SAFETY: processes stay where they are in shared memory; a single value is read. The number of one that has ended
+    // finds nothing, or a process that has nothing to do with this and shows its own age for a moment.
+    let (xmin, next) = unsafe {
+        let process = pg_sys::BackendPidGetProc(holder);
+        if process.is_null() {
+            return None;
+        }
+        ((*process).xmin, pg_sys::ReadNextFullTransactionId().value as u32)
+    };
+    let xmin = u32::from(xmin);
+    (xmin != 0).then(|| next.wrapping_sub(xmin).cast_signed())
 }
 
 /// Zero is "not yet".

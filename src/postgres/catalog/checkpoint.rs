@@ -23,12 +23,15 @@ pub(in crate::postgres) struct Checkpoint {
     pub(in crate::postgres) incarnation: u64,
     /// Loads up to this number are visible.
     pub(in crate::postgres) label_number: u64,
+    /// What `dbmazz_owner` at the target said at least; [`Lsn::INVALID`] before it said anything.
+    pub(in crate::postgres) owner_lsn: Lsn,
 }
 
 /// The checkpoint of a mirror; none before the first. Any process.
 pub(in crate::postgres) fn read(mirror: &str) -> Option<Checkpoint> {
     query::row(
-        "SELECT confirmed_lsn, system_identifier, timeline, database_oid, incarnation, label_number
+        "SELECT confirmed_lsn, system_identifier, timeline, database_oid, incarnation, label_number,
+             owner_lsn
          FROM dbmazz.checkpoint WHERE mirror = $1",
         &[mirror.into()],
         |row| Checkpoint {
@@ -38,6 +41,7 @@ pub(in crate::postgres) fn read(mirror: &str) -> Option<Checkpoint> {
             database_oid: row.must(4),
             incarnation: from_hex(&row.must::<String>(5)),
             label_number: row.must::<i64>(6).cast_unsigned(),
+            owner_lsn: row.get::<LsnDatum>(7).map_or(Lsn::INVALID, |lsn| lsn.0),
         },
     )
 }
@@ -52,7 +56,25 @@ pub(in crate::postgres) fn here(database_oid: pg_sys::Oid, incarnation: u64) -> 
         database_oid,
         incarnation,
         label_number: 0,
+        owner_lsn: Lsn::INVALID,
     }
+}
+
+/// Writes down what `dbmazz_owner` says at the target, for a checkpoint that was written before it said so. Mirror worker.
+pub(in crate::postgres) fn write_owner_lsn(mirror: &str, owner_lsn: Lsn) {
+    query::run(
+        "UPDATE dbmazz.checkpoint SET owner_lsn = $2 WHERE mirror = $1",
+        &[mirror.into(), LsnDatum(owner_lsn).into()],
+    );
+}
+
+/// Writes down that the server has left the timeline of the checkpoint, whose position it has. Mirror worker, before it loads
+/// anything of the new timeline: what the target says next is a position of that one.
+pub(in crate::postgres) fn write_timeline(mirror: &str, timeline: u32) {
+    query::run(
+        "UPDATE dbmazz.checkpoint SET timeline = $2 WHERE mirror = $1 AND timeline <> $2",
+        &[mirror.into(), timeline.cast_signed().into()],
+    );
 }
 
 /// The proof that a checkpoint has been committed. Only with it can a slot be moved.
@@ -80,12 +102,12 @@ pub(in crate::postgres) fn commit(mirror: &str, checkpoint: &Checkpoint, body: i
 fn write(mirror: &str, checkpoint: &Checkpoint) {
     query::run(
         "INSERT INTO dbmazz.checkpoint AS c (mirror, confirmed_lsn, system_identifier, timeline, database_oid,
-             incarnation, label_number, confirmed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())
+             incarnation, label_number, owner_lsn, confirmed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, pg_catalog.clock_timestamp())
          ON CONFLICT (mirror) DO UPDATE SET confirmed_lsn = excluded.confirmed_lsn,
              system_identifier = excluded.system_identifier, timeline = excluded.timeline,
              database_oid = excluded.database_oid, incarnation = excluded.incarnation,
-             label_number = excluded.label_number, confirmed_at = excluded.confirmed_at",
+             label_number = excluded.label_number, owner_lsn = excluded.owner_lsn, confirmed_at = excluded.confirmed_at",
         &[
             mirror.into(),
             LsnDatum(checkpoint.confirmed_lsn).into(),
@@ -94,6 +116,7 @@ fn write(mirror: &str, checkpoint: &Checkpoint) {
             checkpoint.database_oid.into(),
             to_hex(checkpoint.incarnation).into(),
             checkpoint.label_number.cast_signed().into(),
+            checkpoint.owner_lsn.is_valid().then_some(LsnDatum(checkpoint.owner_lsn)).into(),
         ],
     );
 }

@@ -63,6 +63,13 @@ pub(in crate::postgres) fn enabled_mirrors() -> Vec<String> {
     query::rows("SELECT mirror FROM dbmazz.mirror WHERE enabled ORDER BY mirror", &[], |row| row.must(1))
 }
 
+/// All mirrors with their options, whether or not they are meant to run. Any process.
+pub(in crate::postgres) fn all_options() -> Vec<(String, Value)> {
+    query::rows("SELECT mirror, options::pg_catalog.text FROM dbmazz.mirror ORDER BY mirror", &[], |row| {
+        (row.must(1), serde_json::from_str(&row.must::<String>(2)).unwrap_or(Value::Null))
+    })
+}
+
 /// Writes down a new mirror; says no when somebody else has just done so. Backends.
 pub(in crate::postgres) fn insert(new: &NewMirror<'_>) -> bool {
     query::run(

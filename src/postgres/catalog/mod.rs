@@ -1,6 +1,6 @@
 //! The extension's own tables, and what the source's catalogs say about relations, servers and publications.
 //!
-//! * [`mirror`], [`table`], [`checkpoint`], [`incarnation`], [`chunk`], [`event`]: the tables of the schema `dbmazz`.
+//! * [`mirror`], [`table`], [`checkpoint`], [`identity`], [`incarnation`], [`chunk`], [`event`]: the tables of the schema `dbmazz`.
 //!   Plain columns only, so that the decoding worker may use them: nothing there fills its caches with the present
 //!   state of a user's table.
 //! * [`relation`]: an open relation becomes a [`crate::table::TableSpec`]. Reads descriptor and system caches only.
@@ -15,6 +15,7 @@ use pgrx::pg_sys;
 pub(super) mod checkpoint;
 pub(super) mod chunk;
 pub(super) mod event;
+pub(super) mod identity;
 pub(super) mod incarnation;
 pub(super) mod lookup;
 pub(super) mod mirror;

@@ -144,6 +144,16 @@ impl Decoder {
         }
     }
 
+    /// How much log the slot would let go if it were told that everything before `lsn` is durable.
+    pub(in super::super) fn log_to_let_go(&self, lsn: Lsn) -> u64 {
+        // SAFETY: this process holds the slot, and only it changes these fields.
+        let (valid, candidate, now) = unsafe {
+            let slot = (*self.ctx).slot;
+            ((*slot).candidate_restart_valid, (*slot).candidate_restart_lsn, (*slot).data.restart_lsn)
+        };
+        if valid == 0 || valid > lsn.0 { 0 } else { candidate.saturating_sub(now) }
+    }
+
     /// Tells the slot that everything before `lsn` is durable at the target, and that a checkpoint says so.
     ///
     /// The only place that moves a slot. The proof can only be had by writing the checkpoint.

@@ -162,10 +162,10 @@ impl Feed {
         }
     }
 
-    /// Tables that are in step because everything up to `durable` is at the target. Between records.
-    pub(super) fn take_tables_in_step(&mut self, durable: Lsn) -> Vec<u32> {
+    /// Tables that are in step because a checkpoint promises everything up to there. Between records.
+    pub(super) fn take_tables_in_step(&mut self, promised: Lsn) -> Vec<u32> {
         let is_reached =
-            |table: &Mirrored| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= durable);
+            |table: &Mirrored| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= promised);
         let reached: Vec<u32> =
             self.tables.values().filter(|table| is_reached(table)).map(|table| table.relid).collect();
         for relid in &reached {
@@ -177,12 +177,11 @@ impl Feed {
         reached
     }
 
-    /// Whether a table comes into step by what is durable now.
-    pub(super) fn has_table_in_step(&self) -> bool {
-        let durable = self.pipeline.durable_lsn();
+    /// Whether a table comes into step by such a checkpoint.
+    pub(super) fn has_table_in_step(&self, promised: Lsn) -> bool {
         self.catching_up.iter().any(|relid| {
             let table = self.tables.get(relid);
-            table.is_some_and(|table| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= durable))
+            table.is_some_and(|table| table.catch_up.as_ref().is_some_and(|(until, _)| *until <= promised))
         })
     }
 

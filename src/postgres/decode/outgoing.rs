@@ -16,12 +16,15 @@ use super::feed::Feed;
 use super::news::News;
 use crate::encode::Adjusted;
 use crate::lsn::Lsn;
+use crate::owner::OwnerRow;
 use crate::pipeline::LabelSequence;
 use crate::sink::{Job, JobId, LoadError, Loaded, Outcome, StatementError};
 use crate::table::TargetTable;
 
 /// The job that empties a table; loads have the number of their label.
 const TRUNCATE_JOB: JobId = JobId::MAX;
+/// The step with the row of the owner.
+const OWNER_JOB: JobId = JobId::MAX - 1;
 /// A worker that has waited so long inside a callback ends, to look whether the server's definition was mended.
 const PATIENCE_IN_CALLBACK: Duration = Duration::from_secs(30);
 /// Commit times are kept at this distance, to tell the lag.
@@ -38,7 +41,11 @@ pub(super) struct Outgoing {
     held: Option<(JobId, Job)>,
     in_flight: BTreeSet<u64>,
     truncated: Option<Result<(), StatementError>>,
-    loads_since_checkpoint: u64,
+    /// A step with the row of the owner that no thread had room for, and what became of the last one.
+    owner_step: Option<Job>,
+    owner_outcome: Option<Result<Option<OwnerRow>, StatementError>>,
+    /// How often the target was changed: loads, and tables emptied.
+    changes: u64,
     rows_total: u64,
     bytes_total: u64,
     loads_total: u64,
@@ -78,7 +85,9 @@ impl Outgoing {
             held: None,
             in_flight: BTreeSet::new(),
             truncated: None,
-            loads_since_checkpoint: 0,
+            owner_step: None,
+            owner_outcome: None,
+            changes: 0,
             rows_total,
             bytes_total,
             loads_total,
@@ -142,6 +151,13 @@ impl Feed {
         while let Some((id, outcome)) = self.outgoing.loader.poll() {
             self.take_outcome(id, outcome);
         }
+        // Before the loads, which could have every free thread for themselves.
+        if let Some(step) = self.outgoing.owner_step.take()
+            && let Err(step) = self.outgoing.loader.submit(OWNER_JOB, step)
+        {
+            self.outgoing.owner_step = Some(step);
+            return;
+        }
         loop {
             let Some((id, job)) = self.outgoing.held.take().or_else(|| self.next_job()) else { return };
             if let Err(job) = self.outgoing.loader.submit(id, job) {
@@ -174,7 +190,11 @@ impl Feed {
                 drop(load);
                 self.load_ended(id, &name, result);
             }
-            Outcome::Truncate(_, result) => self.outgoing.truncated = Some(result),
+            Outcome::Truncate(_, result) => {
+                self.outgoing.changes += 1;
+                self.outgoing.truncated = Some(result);
+            }
+            Outcome::Own(_, result) => self.outgoing.owner_outcome = Some(result),
             Outcome::Settle(..) | Outcome::Prepare(_) => {}
         }
     }
@@ -183,11 +203,11 @@ impl Feed {
         match result {
             Ok(_) => {
                 failpoint::hit("stream_outcome_received");
+                self.outgoing.changes += 1;
                 if let Some(finished) = self.pipeline.finished(id) {
                     self.outgoing.rows_total += finished.rows;
                     self.outgoing.bytes_total += finished.bytes;
                     self.outgoing.loads_total += 1;
-                    self.outgoing.loads_since_checkpoint += 1;
                 }
             }
             Err(LoadError::Stopped) => {
@@ -261,21 +281,35 @@ impl Feed {
         self.pipeline.durable_lsn()
     }
 
-    /// Whether loads have become visible since the last checkpoint.
-    pub(in super::super) const fn has_loaded_since_checkpoint(&self) -> bool {
-        self.outgoing.loads_since_checkpoint > 0
+    /// How often the target was changed since the worker's start. Counted after the change is visible, and before what it
+    /// brought is durable.
+    pub(in super::super) const fn changes_of_target(&self) -> u64 {
+        self.outgoing.changes
     }
 
-    /// Whether something happened that should be written down soon.
-    pub(in super::super) fn has_news(&mut self) -> bool {
+    /// Has a step with the row of the owner done, by the next thread that is free.
+    pub(in super::super) fn hand_out_owner_step(&mut self, step: Job) {
+        self.outgoing.owner_step = Some(step);
+        self.pump();
+    }
+
+    /// What became of it; once.
+    pub(in super::super) fn take_owner_outcome(
+        &mut self,
+    ) -> Option<Result<Option<OwnerRow>, StatementError>> {
+        self.outgoing.owner_outcome.take()
+    }
+
+    /// Whether something happened that should be written down soon, by a checkpoint that promises so much.
+    pub(in super::super) fn has_news(&mut self, promised: Lsn) -> bool {
         self.news.trouble.extend(self.outgoing.loader.take_reasons());
-        self.news.is_urgent() || self.has_table_in_step()
+        self.news.is_urgent() || self.has_table_in_step(promised)
     }
 
-    /// Takes what is to be written down with a checkpoint.
-    pub(in super::super) fn take_news(&mut self) -> News {
+    /// Takes what is to be written down with a checkpoint that promises so much.
+    pub(in super::super) fn take_news(&mut self, promised: Lsn) -> News {
         let mut news = std::mem::take(&mut self.news);
-        news.in_step = self.take_tables_in_step(self.pipeline.durable_lsn());
+        news.in_step = self.take_tables_in_step(promised);
         for table in self.tables.values() {
             let Some(columnar) = &table.columnar else { continue };
             let counted = self.pipeline.take_counters(columnar.index);
@@ -321,7 +355,6 @@ impl Feed {
     /// A checkpoint has been committed.
     pub(in super::super) fn checkpoint_written(&mut self, confirmed: Lsn) {
         self.outgoing.confirmed = confirmed;
-        self.outgoing.loads_since_checkpoint = 0;
         shmem::update(&self.mirror, |slot| slot.made_progress = true);
     }
 

@@ -132,7 +132,7 @@ impl Follower {
     fn write_down(&mut self, reached: Lsn) {
         let name = self.mirror.name.as_str();
         let feed = self.decoder.feed();
-        let (news, incarnation) = (feed.take_news(), feed.incarnation());
+        let (news, incarnation) = (feed.take_news(reached), feed.incarnation());
         session::transaction(|| {
             news.write_down(name);
             for table in &self.tables {

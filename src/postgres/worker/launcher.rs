@@ -14,7 +14,7 @@ use pgrx::prelude::*;
 
 use super::super::shmem::{self, MirrorSlot, MirrorState, SHARED, Wanted};
 use super::super::{compat, guc, latch, session, signal};
-use super::{Child, WorkerKind};
+use super::{Child, WorkerKind, guard};
 
 /// Failures within this time count together, in microseconds.
 const FAILURE_WINDOW: i64 = 600 * 1_000_000;
@@ -43,7 +43,8 @@ pub extern "C-unwind" fn dbmazz_launcher_main(_argument: pg_sys::Datum) {
     session::prepare();
     announce();
     log!("dbmazz launcher has started");
-    let mut launcher = Launcher { children: HashMap::new(), label_workers: HashMap::new() };
+    let mut launcher =
+        Launcher { children: HashMap::new(), label_workers: HashMap::new(), guard: guard::Watch::default() };
     launcher.send_scouts();
     loop {
         session::reload_configuration_if_asked();
@@ -71,6 +72,8 @@ struct Launcher {
     children: HashMap<String, Child>,
     /// Workers that reserve label numbers for a mirror that cannot.
     label_workers: HashMap<String, Child>,
+    /// Watches how much log the slots keep.
+    guard: guard::Watch,
 }
 
 impl Launcher {
@@ -97,6 +100,7 @@ impl Launcher {
     /// Brings workers in line with what is wanted; returns how long nothing needs to be done.
     fn turn(&mut self) -> Duration {
         self.label_workers.retain(|_, worker| !worker.is_gone());
+        self.guard.turn();
         let now = now();
         let mut pause = TICK;
         for slot in shmem::all() {
@@ -116,7 +120,7 @@ impl Launcher {
 
     /// A mirror that has no worker at the moment.
     fn without_worker(&mut self, slot: &MirrorSlot, now: i64) -> Duration {
-        if slot.wanted == Wanted::Stop {
+        if slot.wanted != Wanted::Run {
             release(slot);
             return Duration::from_secs(1);
         }
@@ -203,10 +207,12 @@ fn after_exit(slot: &MirrorSlot, now: i64) {
     }
 }
 
-/// Gives the slot of a mirror back that nobody wants and nobody works for.
+/// Gives the place of a mirror back that nobody wants and nobody works for. One that is only paused keeps it while its
+/// replication slot is guarded.
 fn release(slot: &MirrorSlot) {
     shmem::update(slot.mirror.as_str(), |slot| {
-        if slot.wanted == Wanted::Stop && slot.pid == 0 && slot.helpers.pids().next().is_none() {
+        let is_done = slot.wanted == Wanted::Gone || (slot.wanted == Wanted::Stop && slot.guard.bytes == 0);
+        if is_done && slot.pid == 0 && slot.helpers.pids().next().is_none() {
             *slot = MirrorSlot::default();
         }
     });

@@ -1,8 +1,8 @@
 //! The mirror worker: one mirror, from its start to its end.
 //!
 //! ```text
-//! read definition ─► settle earlier labels ─► checkpoint? ──none──► first copy ─┐
-//!                                                 └────────────────────────────►├─► stream
+//! read definition ─► still the one? ─► settle earlier labels ─► claim target ─► checkpoint? ──none──► first copy ─┐
+//!                                                                                    └────────────────────────────►├─► stream
 //! ```
 //!
 //! Streaming is a loop of turns. Each decodes what has been flushed, for a bounded time, lets the pipeline seal what is
@@ -15,15 +15,16 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::checkpoint::{self, Checkpoint, Written};
-use super::super::catalog::event::{Event, Severity};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
-use super::super::shmem::{self, MirrorState, Role, Text};
-use super::super::{catalog, compat, failpoint, labels, session, slot};
+use super::super::shmem::{self, MirrorState, Role};
+use super::super::{catalog, compat, failpoint, labels, session};
 use super::complete::complete_rows;
-use super::exit;
 use super::joining::{Joining, Next};
+use super::owner::Owner;
+use super::standstill::Stop;
 use super::start::{self, DefinitionWatch, Mirror};
+use super::{exit, guard, identity, owner};
 use crate::lsn::Lsn;
 use crate::pipeline::LabelSequence;
 
@@ -31,6 +32,10 @@ use crate::pipeline::LabelSequence;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// When nothing is loaded, the checkpoint moves after this much log: it is log itself.
 const IDLE_CHECKPOINT_BYTES: u64 = 16 << 20;
+/// A checkpoint that does no more than have the slot let log go is written after this time at the earliest. The position
+/// from which decoding would begin again follows the log with every checkpoint one step behind; without this, the log
+/// of a burst would be kept until the next change.
+const LETTING_GO_INTERVAL: Duration = Duration::from_secs(10);
 /// One turn decodes no longer than this, unless a single transaction takes longer.
 const TURN: Duration = Duration::from_millis(50);
 /// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
@@ -87,94 +92,52 @@ fn run(name: &str, database: pg_sys::Oid) {
         shmem::update(name, |slot| slot.wanted = shmem::Wanted::Stop);
         return;
     };
+    guard::arm(name, database, &mirror.options);
+    let checked = match identity::check(&mirror) {
+        Ok(checked) => checked,
+        Err(stop) => return stop.write_down(name),
+    };
     start::end_earlier_helpers(name);
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
     start::settle_earlier_labels(&mirror, &mut loader, &[]);
     let mut labels = labels::open(&mirror.name);
-    let from = match session::transaction(|| checkpoint::read(name)) {
-        None => super::copy::first::first_copy(&mut mirror, &mut loader, &mut labels),
-        Some(last) => match resume_point(&mirror, &last) {
-            Ok(from) => from,
-            Err(stop) => return stop.write_down(&mirror),
-        },
+    let mut owner = match owner::claim(&mirror, &mut loader, &checked, labels.incarnation()) {
+        Ok(owner) => owner,
+        Err(stop) => return stop.write_down(name),
+    };
+    let from = match checked.checkpoint {
+        Some(last) => last.confirmed_lsn,
+        None => {
+            let from = super::copy::first::first_copy(&mut mirror, &mut loader, &mut labels);
+            if let Err(stop) = owner.advance_after_copy(&mirror, &mut loader, from) {
+                return stop.write_down(name);
+            }
+            session::transaction(|| checkpoint::write_owner_lsn(name, from));
+            from
+        }
     };
     labels::top_up(name, &mut labels);
-    Streamer::new(mirror, loader, labels, from).run();
-}
-
-/// A reason not to go on by itself.
-struct Stop {
-    state: MirrorState,
-    reason: String,
-    hint: &'static str,
-}
-
-impl Stop {
-    fn write_down(self, mirror: &Mirror) {
-        let message = format!("mirror \"{}\" has been stopped: {}", mirror.name, self.reason);
-        warning!("{message}");
-        session::transaction(|| {
-            catalog::mirror::write_state(&mirror.name, self.state, Some(&self.reason));
-            Event { hint: Some(self.hint), ..Event::of(&mirror.name, Severity::Error, &message) }.record();
-        });
-        shmem::update(&mirror.name, |slot| {
-            slot.state = self.state;
-            slot.last_error = Text::new(&self.reason);
-            // SAFETY: reads the clock.
-            slot.last_error_at = unsafe { pg_sys::GetCurrentTimestamp() };
-        });
-    }
-}
-
-/// Where to stream from, when slot and checkpoint still belong together. A slot has no identity of its own, so any
-/// disagreement ends here, and never by taking the later position.
-fn resume_point(mirror: &Mirror, last: &Checkpoint) -> Result<Lsn, Stop> {
-    let here = checkpoint::here(mirror.database, 0);
-    if last.system_identifier != here.system_identifier {
-        return Err(Stop {
-            state: MirrorState::Paused,
-            reason: "this server is a copy: the checkpoint was written by another one".to_owned(),
-            hint: "Drop the mirror here, or drop it on the other server and start it again here.",
-        });
-    }
-    let slot = slot::find(&mirror.slot_name());
-    let lost = |reason: String| Stop {
-        state: MirrorState::NeedsResync,
-        reason,
-        hint: "Changes are missing at the target.  Drop the mirror and start it again to copy the tables anew.",
-    };
-    let Some(slot) = slot else {
-        return Err(lost(format!("replication slot \"{}\" does not exist", mirror.slot_name())));
-    };
-    if slot.is_invalidated {
-        return Err(lost(format!("replication slot \"{}\" has been invalidated", mirror.slot_name())));
-    }
-    if slot.confirmed_lsn > last.confirmed_lsn {
-        return Err(lost(format!(
-            "replication slot \"{}\" is at {}, ahead of the checkpoint at {}",
-            mirror.slot_name(),
-            slot.confirmed_lsn,
-            last.confirmed_lsn
-        )));
-    }
-    Ok(last.confirmed_lsn)
+    Streamer::new(mirror, loader, labels, owner, from).run();
 }
 
 /// The loop of a streaming mirror.
 struct Streamer {
     mirror: Mirror,
     decoder: Decoder,
+    owner: Owner,
     horizon: Horizon,
     /// The last checkpoint, and when it was written.
     confirmed: Lsn,
     confirmed_at: Instant,
+    /// What the row of the owner said at that checkpoint.
+    owner_lsn: Lsn,
     sleep: Duration,
     definition: DefinitionWatch,
     joining: Joining,
 }
 
 impl Streamer {
-    fn new(mirror: Mirror, mut loader: Loader, labels: LabelSequence, from: Lsn) -> Self {
+    fn new(mirror: Mirror, mut loader: Loader, labels: LabelSequence, owner: Owner, from: Lsn) -> Self {
         loader.enter_phase(MirrorState::Streaming);
         session::transaction(|| catalog::mirror::write_state(&mirror.name, MirrorState::Streaming, None));
         session::report_activity(&format!("mirror {}: streaming from {from}", mirror.name));
@@ -185,6 +148,8 @@ impl Streamer {
             joining: Joining::new(&mirror.name),
             mirror,
             decoder,
+            owner_lsn: owner.written_lsn(),
+            owner,
             horizon: Horizon::default(),
             confirmed: from,
             confirmed_at: Instant::now(),
@@ -205,10 +170,14 @@ impl Streamer {
                 return self.decoder.feed().shut_down();
             }
             let position = self.position();
-            let has_decoded = match self.joining.look(&self.mirror, position) {
+            let turned = match self.joining.look(&self.mirror, position) {
                 Next::GoOn => self.turn(),
-                Next::StandStill => self.stand_still(),
+                Next::StandStill => self.wait_for_tables(),
                 Next::ReadTables => self.read_tables(),
+            };
+            let has_decoded = match turned {
+                Ok(has_decoded) => has_decoded,
+                Err(stop) => return self.stand_still(stop),
             };
             self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(LONGEST_SLEEP) };
             let deadline = self.decoder.feed().time_to_next_seal();
@@ -225,7 +194,7 @@ impl Streamer {
     }
 
     /// Returns whether there was anything to decode.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) -> Result<bool, Stop> {
         let end = self.horizon.advance();
         let before = self.decoder.feed().received_lsn();
         let until = Instant::now() + TURN;
@@ -234,12 +203,11 @@ impl Streamer {
         complete_rows(&self.mirror, feed);
         feed.turn(Instant::now());
         let is_letting_go = feed.is_letting_go();
-        self.checkpoint_if_due();
-        self.decoder.feed().publish();
+        self.keep_promises()?;
         if !is_letting_go {
             self.joining.start_copy(&self.mirror);
         }
-        position > before
+        Ok(position > before)
     }
 
     /// How far this worker has decoded.
@@ -248,19 +216,18 @@ impl Streamer {
     }
 
     /// Tables are about to join: loads go on, decoding waits for them.
-    fn stand_still(&mut self) -> bool {
+    fn wait_for_tables(&mut self) -> Result<bool, Stop> {
         failpoint::hit("sync_standing");
         self.decoder.feed().turn(Instant::now());
-        self.checkpoint_if_due();
-        self.decoder.feed().publish();
-        false
+        self.keep_promises()?;
+        Ok(false)
     }
 
     /// The list of tables has changed. What is known of the present ones is written down first.
-    fn read_tables(&mut self) -> bool {
-        if self.decoder.feed().has_news() {
-            let durable = self.decoder.feed().durable_lsn();
-            self.checkpoint(durable);
+    fn read_tables(&mut self) -> Result<bool, Stop> {
+        let promised = self.promised();
+        if self.decoder.feed().has_news(promised) {
+            self.checkpoint(promised);
         }
         let read = session::with_present_catalogs(|| Mirror::read(&self.mirror.name, self.mirror.database));
         if let Some(mirror) = read {
@@ -268,30 +235,69 @@ impl Streamer {
             self.decoder.feed().set_tables(&self.mirror.tables);
             failpoint::hit("sync_tables_read");
         }
-        true
+        Ok(true)
     }
 
-    /// Writes a checkpoint when loads have become visible since the last one, or when much log has passed without any.
-    fn checkpoint_if_due(&mut self) {
+    /// What has become visible is claimed, written down, and shown.
+    fn keep_promises(&mut self) -> Result<(), Stop> {
+        self.keep_claim()?;
+        self.checkpoint_if_due();
+        self.decoder.feed().publish();
+        Ok(())
+    }
+
+    /// The claim to the target is lost: whoever has it now must not find this worker writing beside it.
+    fn stand_still(mut self, stop: Stop) {
+        self.decoder.feed().shut_down();
+        stop.write_down(&self.mirror.name);
+    }
+
+    /// Has the row of the owner written when loads have become visible since it was.
+    fn keep_claim(&mut self) -> Result<(), Stop> {
         let feed = self.decoder.feed();
-        let durable = feed.durable_lsn();
-        let has_loaded = feed.has_loaded_since_checkpoint();
-        let is_far = durable.bytes_since(self.confirmed) >= IDLE_CHECKPOINT_BYTES;
+        if let Some(result) = feed.take_owner_outcome() {
+            self.owner.take_outcome(result)?;
+        }
+        if let Some(step) = self.owner.next_step(feed.durable_lsn(), feed.changes_of_target()) {
+            feed.hand_out_owner_step(step);
+        }
+        Ok(())
+    }
+
+    /// Everything that committed before is visible at the target, and its row of the owner says so.
+    fn promised(&mut self) -> Lsn {
+        let feed = self.decoder.feed();
+        let (durable, changes) = (feed.durable_lsn(), feed.changes_of_target());
+        self.owner.promised(durable, changes)
+    }
+
+    /// Writes a checkpoint when loads have become visible since the last one and the target says so, or when much log has
+    /// passed without any.
+    fn checkpoint_if_due(&mut self) {
+        let promised = self.promised();
+        let has_loaded = self.owner.written_lsn() > self.owner_lsn;
+        let is_far = promised.bytes_since(self.confirmed) >= IDLE_CHECKPOINT_BYTES;
+        let has_news = self.decoder.feed().has_news(promised);
+        let lets_go = self.confirmed_at.elapsed() >= LETTING_GO_INTERVAL
+            && self.decoder.log_to_let_go(promised) >= IDLE_CHECKPOINT_BYTES;
         let is_time = self.confirmed_at.elapsed() >= CHECKPOINT_INTERVAL;
-        if feed.has_news() || (durable > self.confirmed && is_time && (has_loaded || is_far)) {
-            self.checkpoint(durable);
+        let has_moved = promised > self.confirmed;
+        if has_news || (has_moved && is_time && (has_loaded || is_far || lets_go)) {
+            self.checkpoint(promised);
         }
     }
 
-    /// The order is the guarantee: visible at the target (`durable`), checkpoint committed, slot told.
-    fn checkpoint(&mut self, durable: Lsn) {
+    /// The order is the guarantee: visible at the target, the row of the owner says so (`promised`), checkpoint committed,
+    /// slot told.
+    fn checkpoint(&mut self, promised: Lsn) {
         let name = self.mirror.name.clone();
         let feed = self.decoder.feed();
         feed.reserve_labels();
-        let news = feed.take_news();
+        let news = feed.take_news(promised);
         let row = Checkpoint {
-            confirmed_lsn: durable.max(self.confirmed),
+            confirmed_lsn: promised.max(self.confirmed),
             label_number: feed.settled_label(),
+            owner_lsn: self.owner.written_lsn(),
             ..checkpoint::here(self.mirror.database, feed.incarnation())
         };
         let written: Written = checkpoint::commit(&name, &row, || {
@@ -303,7 +309,26 @@ impl Streamer {
         failpoint::hit("slot_confirmed");
         self.confirmed = row.confirmed_lsn;
         self.confirmed_at = Instant::now();
+        self.owner_lsn = row.owner_lsn;
         self.decoder.feed().checkpoint_written(row.confirmed_lsn);
+    }
+
+    /// Waits until the row of the owner says what is durable now.
+    fn claim_what_was_loaded(&mut self, until: Instant) -> Result<(), Stop> {
+        while Instant::now() < until {
+            self.keep_claim()?;
+            let feed = self.decoder.feed();
+            let (durable, changes) = (feed.durable_lsn(), feed.changes_of_target());
+            if self.owner.promised(durable, changes) == durable {
+                return Ok(());
+            }
+            if let Some(step) = self.owner.step_now(durable, changes) {
+                feed.hand_out_owner_step(step);
+            }
+            feed.turn(Instant::now());
+            feed.wait(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// The mirror is no longer wanted: what has been read so far is loaded, for a moment, and written down.
@@ -316,8 +341,12 @@ impl Streamer {
             self.decoder.feed().turn(Instant::now());
             self.decoder.feed().wait(Duration::from_millis(20));
         }
-        if let Some(durable) = Some(self.decoder.feed().durable_lsn()).filter(|lsn| *lsn > self.confirmed) {
-            self.checkpoint(durable);
+        if let Err(stop) = self.claim_what_was_loaded(until) {
+            return self.stand_still(stop);
+        }
+        let promised = self.promised();
+        if promised > self.confirmed {
+            self.checkpoint(promised);
         }
         failpoint::hit("farewell_checkpointed");
         if self.decoder.feed().is_idle() {

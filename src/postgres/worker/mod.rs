@@ -8,6 +8,7 @@
 //! | `dbmazz snapshot holder` | whoever leads a copy | when the copy is done |
 //! | `dbmazz table sync` | a mirror that streams, for tables that join it or are copied again | when they have reached the stream |
 //! | `dbmazz snapshot` | whoever leads a copy | when no chunk is left |
+//! | `dbmazz slot guard` | the launcher, for a mirror whose slot keeps too much log | when it has done what its option says |
 //! | `dbmazz labels` | the launcher, for a mirror in a very long transaction | when it has reserved more numbers |
 //!
 //! An error ends a worker, as it ends PostgreSQL's own; nobody tries to go on inside. The launcher starts it again,
@@ -17,14 +18,18 @@ mod catch_up;
 mod complete;
 mod copy;
 mod exit;
+mod guard;
 mod holder;
+mod identity;
 mod joining;
 mod labels;
 mod launcher;
 mod mirror;
+mod owner;
 mod scout;
 mod snapshot;
 mod source;
+mod standstill;
 mod start;
 mod sync;
 
@@ -32,6 +37,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+pub(super) use identity::place;
 pub(super) use launcher::register as register_launcher;
 
 use super::{session, shmem, signal};
@@ -45,6 +51,7 @@ enum WorkerKind {
     Sync,
     Snapshot,
     Labels,
+    Guard,
 }
 
 impl WorkerKind {
@@ -56,6 +63,7 @@ impl WorkerKind {
             Self::Sync => "dbmazz table sync",
             Self::Snapshot => "dbmazz snapshot",
             Self::Labels => "dbmazz labels",
+            Self::Guard => "dbmazz slot guard",
         }
     }
 
@@ -67,6 +75,7 @@ impl WorkerKind {
             Self::Sync => "dbmazz_sync_main",
             Self::Snapshot => "dbmazz_snapshot_main",
             Self::Labels => "dbmazz_labels_main",
+            Self::Guard => "dbmazz_guard_main",
         }
     }
 }

@@ -16,9 +16,9 @@ use super::super::loader::Loader;
 use super::super::scan::{self, Position, RangeScan, RowFilter};
 use super::super::tuple::RowMemory;
 use super::super::{catalog, decode, failpoint, labels, session, shmem};
-use super::exit;
 use super::source::{Source, Unreadable};
 use super::start::{DefinitionWatch, Mirror};
+use super::{exit, guard};
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::{Job, JobId, Load, Outcome};
 
@@ -143,6 +143,7 @@ impl Copier {
         let mut from = Some(Position::start_of(chunk.first_block));
         while let Some(position) = from {
             session::leave_if_unwanted(&self.mirror.name);
+            guard::pause_if_asked(&self.mirror.name);
             labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(chunk, &table, position)?;
             failpoint::hit("copy_load_read");

@@ -8,6 +8,7 @@ use super::exchange::Endpoints;
 use super::http::{Headers, Http, TlsError};
 use super::label_state::{self, Untold};
 use super::login::authorization;
+use super::owner;
 use super::sql::SqlSession;
 use super::url::load_path;
 use crate::sink::StatementError;
@@ -23,6 +24,8 @@ pub struct ServerInfo {
     pub backend: Option<Result<String, String>>,
     /// The version that the server tells over the MySQL protocol.
     pub version: Result<String, StatementError>,
+    /// Whether the user may read the table of the owners, as far as it is there.
+    pub owner: Result<(), StatementError>,
 }
 
 /// Asks once, without retries.
@@ -31,7 +34,8 @@ pub fn check(config: &StarRocksConfig) -> ServerInfo {
         Ok(backend) => (Ok(()), backend),
         Err(problem) => (Err(problem), None),
     };
-    ServerInfo { http, backend, version: check_sql(config) }
+    let (version, owner) = check_sql(config);
+    ServerInfo { http, backend, version, owner }
 }
 
 type Backend = Option<Result<String, String>>;
@@ -75,13 +79,18 @@ fn knock(base: &str, config: &StarRocksConfig) -> Result<(), String> {
     Err(failed(reason))
 }
 
-fn check_sql(config: &StarRocksConfig) -> Result<String, StatementError> {
-    let mut session = SqlSession::connect(config)?;
+fn check_sql(config: &StarRocksConfig) -> (Result<String, StatementError>, Result<(), StatementError>) {
+    let mut session = match SqlSession::connect(config) {
+        Ok(session) => session,
+        // Said once.
+        Err(problem) => return (Err(problem), Ok(())),
+    };
     // version() is MySQL's for the sake of clients; the own one is asked first.
-    match session.query_value("SELECT current_version()") {
+    let version = match session.query_value("SELECT current_version()") {
         Err(StatementError::Refused { .. }) => session.query_value("SELECT version()"),
         other => other,
-    }
+    };
+    (version, owner::check(&mut session, &config.database))
 }
 
 /// Why loads would not get through.

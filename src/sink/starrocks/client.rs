@@ -23,10 +23,12 @@ use super::exchange::{Attempt, Endpoints, Request, Role};
 use super::http::{Http, TlsError};
 use super::label_state::{self, LabelState, Untold};
 use super::login::{authorization, load_headers};
+use super::owner;
 use super::retries::Retries;
 use super::sql::SqlSession;
 use super::url::load_path;
 use super::verdict::{Verdict, judge};
+use crate::owner::{OwnerRow, OwnerStep};
 use crate::sink::pack::Packer;
 use crate::sink::retry::Backoff;
 use crate::sink::{
@@ -267,6 +269,16 @@ impl Sink for StarRocksSink {
             ddl::drop_table(session, &spec.target)?;
             ddl::create_table(session, spec, replication_num)
         })
+    }
+
+    fn own(
+        &mut self,
+        database: &str,
+        step: &OwnerStep,
+        watch: &dyn Watch,
+    ) -> Result<Option<OwnerRow>, StatementError> {
+        let replication_num = self.config.replication_num;
+        self.with_session(watch, |session| owner::step(session, database, replication_num, step))
     }
 
     fn interrupter(&self) -> Interrupter {

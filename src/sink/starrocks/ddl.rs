@@ -160,7 +160,7 @@ fn names_evolution(message: &str) -> bool {
     message.contains("fast_schema_evolution") || message.contains("unknown properties")
 }
 
-fn names_replication(message: &str) -> bool {
+pub(super) fn names_replication(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("replication") || message.contains("replica")
 }

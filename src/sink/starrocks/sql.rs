@@ -75,6 +75,11 @@ impl SqlSession {
         })
     }
 
+    /// Where it is connected to, for messages.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     fn error(&self, error: Error, statement: &str) -> StatementError {
         match error {
             Error::MySqlError(error) => StatementError::Refused {

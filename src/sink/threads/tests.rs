@@ -163,6 +163,10 @@ impl Sink for Hanging {
         unreachable!("no test replaces")
     }
 
+    fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
+        unreachable!("no test claims")
+    }
+
     fn interrupter(&self) -> Interrupter {
         let interrupt = self.interrupt.clone();
         Box::new(move || {
@@ -193,6 +197,10 @@ impl<F: FnMut(&dyn Watch) -> Result<Loaded, LoadError> + Send> Sink for Scripted
 
     fn replace(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         unreachable!("no test replaces")
+    }
+
+    fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
+        unreachable!("no test claims")
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) fn check(mut config: StarRocksConfig, preflight: &mut Preflight) {
             }
             let answered = |version| format!("StarRocks {version} answers at {sql} and knows the user.");
             preflight.note("sql_host", info.version.map(answered).map_err(sql_failure));
+            if let Err(problem) = info.owner {
+                preflight.note("owner", Err(owner_failure(&problem)));
+            }
         }
         Err(failure) => preflight.note("load_url", Err(failure)),
     }
@@ -112,6 +115,13 @@ fn http_failure(error: HttpCheckError) -> Failure {
 fn backend_failure(reason: String) -> Failure {
     Failure::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, reason).hint(
         "Check that the backends are running, and set backend_host of the server when they are known by another name: ALTER SERVER … OPTIONS (ADD backend_host '…').",
+    )
+}
+
+fn owner_failure(error: &StatementError) -> Failure {
+    let message = format!("could not read the table of the mirrors' owners at the target: {error}");
+    Failure::new(PgSqlErrorCode::ERRCODE_FDW_ERROR, message).hint(
+        "Grant the user SELECT, INSERT and DELETE on the table dbmazz_owner of the target database, and CREATE TABLE on the database.",
     )
 }
 

@@ -67,8 +67,8 @@ pub(in super::super) fn first_copy(
 fn begun_earlier(mirror: &Mirror) -> Option<Lsn> {
     let start = mirror.row.copy_lsn?;
     let reason = match slot::find(&mirror.slot_name()) {
-        Some(slot) if !slot.is_invalidated && slot.confirmed_lsn <= start => return Some(start),
-        Some(slot) if slot.is_invalidated => "has been invalidated",
+        Some(slot) if slot.invalidation.is_none() && slot.confirmed_lsn <= start => return Some(start),
+        Some(slot) if slot.invalidation.is_some() => "has been invalidated",
         Some(_) => "was moved by somebody else",
         None => "does not exist any more",
     };

@@ -202,10 +202,26 @@ fn wrong_login_is_told_from_a_server_that_is_away() {
 }
 
 #[test]
+fn check_tells_that_the_owners_cannot_be_read_and_is_content_if_there_are_none() {
+    for (message, passes) in [
+        ("Access denied; you need the SELECT privilege on TABLE dbmazz_owner", false),
+        ("Getting analyzing error. Detail message: Unknown table 'shop.dbmazz_owner'.", true),
+        ("Unknown database 'shop'", true),
+    ] {
+        let server = SqlServer::start(move |statement| match statement {
+            _ if statement.contains("dbmazz_owner") => SqlReply::Error(5203, message),
+            _ => SqlReply::Rows(&["current_version()"], vec![vec![Some("3.3.5 abc")]]),
+        });
+        assert_eq!(check(&reaching(&server)).owner.is_ok(), passes, "{message}");
+    }
+}
+
+#[test]
 fn check_tells_both_ways_in_at_once() {
     let server = SqlServer::start(|_| SqlReply::Rows(&["current_version()"], vec![vec![Some("3.3.5 abc")]]));
     let info = check(&reaching(&server));
     assert_eq!(info.version, Ok("3.3.5 abc".to_owned()));
+    assert_eq!(info.owner, Ok(()));
     let http = info.http.unwrap_err().to_string();
     assert!(http.starts_with("could not ask for a label at \"http://127.0.0.1:9\""), "{http}");
 }

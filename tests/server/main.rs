@@ -11,6 +11,7 @@ mod bad_input;
 mod bad_server;
 mod catalog_caches;
 mod crash;
+mod drop_extension;
 mod failover;
 mod faults;
 mod first_mirror;

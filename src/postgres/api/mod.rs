@@ -13,12 +13,15 @@
 use pgrx::extension_sql_file;
 
 mod check;
+mod drop_guard;
 mod failure;
 mod mirror;
 mod pending;
 mod stat;
 mod validator;
 mod wait;
+
+pub(super) use drop_guard::install as install_drop_guard;
 
 extension_sql_file!("../../../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../../../sql/functions.sql", name = "functions", requires = ["schema"]);

@@ -21,7 +21,8 @@ use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
-use crate::postgres::catalog::{as_extension, mirror, source};
+use crate::postgres::catalog::mirror::MirrorRow;
+use crate::postgres::catalog::{self, as_extension, mirror, source};
 use crate::postgres::latch;
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 
@@ -82,7 +83,7 @@ fn refuse_prepare() {
 fn before_commit() {
     let touched: Vec<String> = PENDING.with_borrow(|pending| pending.touched.keys().cloned().collect());
     for name in touched {
-        let wanted = match as_extension(|| mirror::read(&name)) {
+        let wanted = match as_extension(|| present_row(&name)) {
             Some(row) if row.enabled => Wanted::Run,
             Some(_) => Wanted::Stop,
             None => {
@@ -96,6 +97,11 @@ fn before_commit() {
         }
         PENDING.with_borrow_mut(|pending| pending.wishes.push((name, wanted)));
     }
+}
+
+/// The row of a mirror. The extension itself may have been dropped after its mirrors, in the same transaction.
+fn present_row(name: &str) -> Option<MirrorRow> {
+    if catalog::is_installed() { mirror::read(name) } else { None }
 }
 
 /// Raises nothing: an error after the commit would take the whole server down.

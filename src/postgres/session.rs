@@ -82,7 +82,9 @@ pub(super) fn reload_configuration_if_asked() {
 
 /// Whether a mirror is not meant to have a worker at the moment.
 pub(super) fn is_unwanted(mirror: &str) -> bool {
-    !guc::enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted == shmem::Wanted::Stop)
+    !guc::enabled()
+        || shmem::find(mirror)
+            .is_none_or(|slot| slot.wanted == shmem::Wanted::Stop || slot.generation <= slot.dismissed)
 }
 
 /// Whether the mirror is still meant to run; a worker that finds it is not ends at once.

@@ -12,6 +12,7 @@ mod bad_server;
 mod catalog_caches;
 mod crash;
 mod drop_extension;
+mod drop_mirror;
 mod failover;
 mod faults;
 mod first_mirror;
@@ -24,6 +25,7 @@ mod readme;
 mod refusal;
 mod shutdown;
 mod slot;
+mod starts;
 mod types;
 mod views;
 

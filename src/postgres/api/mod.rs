@@ -15,6 +15,7 @@ use pgrx::extension_sql_file;
 mod check;
 mod drop_guard;
 mod failure;
+mod last_loads;
 mod mirror;
 mod pending;
 mod stat;

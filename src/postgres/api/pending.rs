@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! PRE COMMIT   look at each touched mirror's row as it will be committed: enabled, disabled or gone;
-//!              for one that is gone, stop the worker and drop the slot (this may still fail and abort)
+//!              for one that is gone, stop the worker, settle its last loads and drop the slot (this may still
+//!              fail and abort)
 //! COMMIT       tell shared memory what is wanted now, and with it launcher and worker
 //! ABORT        workers that were told to stop may go on
 //! ```
@@ -11,7 +12,8 @@
 //! [`touch`]; everything else runs by itself.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -21,8 +23,9 @@ use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
+use super::last_loads;
 use crate::postgres::catalog::mirror::MirrorRow;
-use crate::postgres::catalog::{self, as_extension, mirror, source};
+use crate::postgres::catalog::{self, as_extension, incarnation, mirror, server, source};
 use crate::postgres::latch;
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 
@@ -35,8 +38,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 struct Pending {
     /// Touched mirrors, and whether they were enabled before.
     touched: BTreeMap<String, bool>,
-    /// Those of them that were dropped, if no savepoint has taken it back.
-    dropped: BTreeSet<String>,
+    /// Those of them that were dropped, if no savepoint has taken it back, and what they were.
+    dropped: BTreeMap<String, MirrorRow>,
     /// What shared memory is told after the commit.
     wishes: Vec<(String, Wanted)>,
     /// Workers that were told to stop before it.
@@ -64,14 +67,14 @@ pub(super) fn touch(mirror: &str, was_enabled: bool) {
 }
 
 /// Remembers that a mirror has been dropped. Its worker runs and its slot is there until the transaction ends.
-pub(super) fn touch_dropped(mirror: &str, was_enabled: bool) {
-    touch(mirror, was_enabled);
-    PENDING.with_borrow_mut(|pending| pending.dropped.insert(mirror.to_owned()));
+pub(super) fn touch_dropped(mirror: &str, row: MirrorRow) {
+    touch(mirror, row.enabled);
+    PENDING.with_borrow_mut(|pending| pending.dropped.insert(mirror.to_owned(), row));
 }
 
 /// Whether the transaction has dropped a mirror of this name.
 pub(super) fn was_dropped(mirror: &str) -> bool {
-    PENDING.with_borrow(|pending| pending.dropped.contains(mirror))
+    PENDING.with_borrow(|pending| pending.dropped.contains_key(mirror))
 }
 
 /// `COMMIT PREPARED` may come from another session, which knows nothing of this.
@@ -83,6 +86,7 @@ fn refuse_prepare() {
 fn before_commit() {
     let touched: Vec<String> = PENDING.with_borrow(|pending| pending.touched.keys().cloned().collect());
     for name in touched {
+        lock_name(&name);
         let wanted = match as_extension(|| present_row(&name)) {
             Some(row) if row.enabled => Wanted::Run,
             Some(_) => Wanted::Stop,
@@ -96,6 +100,27 @@ fn before_commit() {
             report(Failure::new(code, format!("mirror \"{name}\" already exists in another database")));
         }
         PENDING.with_borrow_mut(|pending| pending.wishes.push((name, wanted)));
+    }
+}
+
+/// One transaction of the whole server at a time decides about a mirror's name, until it has told shared memory: two
+/// databases must not both find it free. The name's hash is locked as if it were a shared object; two names of one hash
+/// wait for each other, that is all.
+fn lock_name(name: &str) {
+    // The same in every process: the hasher has no keys of its own.
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let hash = hasher.finish() as u32;
+    // SAFETY: called inside a transaction. No shared object is of the class of foreign servers, so nobody else locks
+    // one; the lock goes with the transaction, after the callback that tells.
+    unsafe {
+        let class = pg_sys::ForeignServerRelationId;
+        pg_sys::LockSharedObject(
+            class,
+            pg_sys::Oid::from(hash),
+            0,
+            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+        );
     }
 }
 
@@ -165,8 +190,33 @@ fn remove(name: &str) -> Result<(), Failure> {
         }
         latch::wait(None, Duration::from_millis(20));
     }
+    settle_last_loads(name);
     drop_slot(name, &slot_name);
     Ok(())
+}
+
+/// Sees to it that no load of the mirror arrives after this. Where that cannot be found out, the numbers stay.
+fn settle_last_loads(name: &str) {
+    let row = PENDING.with_borrow(|pending| pending.dropped.get(name).cloned());
+    let Some(row) = row.filter(|_| as_extension(catalog::is_installed)) else { return };
+    let unsettled = as_extension(|| incarnation::unsettled(name));
+    let settled = server::config(&row.server, row.owner)
+        .map_err(|problem| problem.to_string())
+        .and_then(|config| last_loads::settle(name, config, &unsettled));
+    match settled {
+        Ok(()) => as_extension(|| incarnation::remove_all(name)),
+        Err(reason) if unsettled.is_empty() => {
+            log!("mirror \"{name}\" is dropped without its target: {reason}")
+        }
+        Err(reason) => ereport!(
+            PgLogLevel::WARNING,
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("loads of mirror \"{name}\" that are on their way may still arrive at the target"),
+            format!(
+                "The target could not be asked for them: {reason}.  A mirror of the same name asks again when it is started."
+            )
+        ),
+    }
 }
 
 /// Worker and holder of a mirror, and whoever else has its slot.

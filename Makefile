@@ -18,7 +18,7 @@ endif
 # Tests that run side by side. They wait more than they compute.
 TEST_THREADS ?= 6
 
-.PHONY: help demo test lint test-engine test-server test-long bench-engine bench-stream install build setup clean
+.PHONY: help demo test lint test-engine test-server test-long test-assert bench-engine bench-stream install build setup clean
 
 help:
 	@echo "make demo          mirror a million accounts while pgbench writes; DEMO_EXIT=1 ends by itself"
@@ -26,6 +26,7 @@ help:
 	@echo "make install       build the extension and install it into the PostgreSQL of pg_config"
 	@echo "make test-engine   tests without a server        make test-server   tests in a server"
 	@echo "make test-long     the crash tests under a load of 60 seconds each"
+	@echo "make test-assert   test-server in a PostgreSQL that is built with assertions, from the distribution's source"
 	@echo "make bench-engine  encoder, compaction, parser   make bench-stream  a backlog, beside pg_recvlogical"
 
 setup:
@@ -69,6 +70,11 @@ test-long: install
 	cargo build --release --example starrocks_standin; \
 	DBMAZZ_TEST_SECONDS=$${DBMAZZ_TEST_SECONDS:-60} \
 		exec tests/guarded.sh cargo test --release --test server -- --test-threads=1 crash::
+
+test-assert:
+	@$(SETUP); \
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
+	exec tests/assertions.sh "$$target" $(MAKE) test-server
 
 bench-engine:
 	@$(SETUP); cargo bench --bench engine

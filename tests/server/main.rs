@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backlog_ddl;
 mod bad_input;
 mod bad_server;
 mod catalog_caches;
@@ -65,5 +66,8 @@ fn run_on(cluster: &Arc<Cluster>, test: impl FnOnce(&mut Pair) -> Outcome) {
     let mut pair = Pair::new(cluster).unwrap_or_else(|failure| panic!("{failure}\n{}", cluster.end_of_log()));
     if let Err(failure) = test(&mut pair) {
         panic!("{failure}");
+    }
+    if let Some(assertion) = cluster.failed_assertion() {
+        panic!("the server has failed an assertion: {assertion}");
     }
 }

@@ -40,9 +40,21 @@ fetch_source() {
         -o Dir::State::Lists="$lists/lists" -o Dir::Cache="$lists/cache" -o APT::Sandbox::User=
     )
     quietly "asking for the source of PostgreSQL $PG_MAJOR" apt-get -q "${options[@]}" update
-    (cd "$home/source" && quietly "fetching the source of PostgreSQL $PG_MAJOR" \
-        apt-get -q "${options[@]}" source --download-only "postgresql-$PG_MAJOR")
-    (cd "$home/source" && tar --strip-components=1 -xf ./*.orig.tar.*)
+    say "fetching the source of PostgreSQL $PG_MAJOR"
+    # The newest first. A mirror of the archives may not have it yet.
+    local version versions
+    versions=$(apt-cache "${options[@]}" showsrc --only-source "postgresql-$PG_MAJOR" 2>/dev/null |
+        sed -n 's/^Version: //p' | sort -Vru)
+    for version in $versions; do
+        if (cd "$home/source" && apt-get -q "${options[@]}" source --download-only \
+            "postgresql-$PG_MAJOR=$version" >>"$home/fetch.log" 2>&1); then
+            (cd "$home/source" && tar --strip-components=1 -xf ./*.orig.tar.*)
+            return
+        fi
+        say "the source of version $version cannot be fetched"
+    done
+    cat "$home/fetch.log" >&2
+    fail "could not fetch the source of PostgreSQL $PG_MAJOR"
 }
 
 # What the tests do not use is left out, so that a compiler and make are enough.

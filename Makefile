@@ -18,7 +18,7 @@ endif
 # Tests that run side by side. They wait more than they compute.
 TEST_THREADS ?= 6
 
-.PHONY: help demo test lint test-engine test-server test-long soak bench-engine bench-stream install build setup clean
+.PHONY: help demo test lint test-engine test-server test-long test-assert test-sanitized fuzz soak bench-engine bench-stream install build setup clean
 
 help:
 	@echo "make demo          mirror a million accounts while pgbench writes; DEMO_EXIT=1 ends by itself"
@@ -27,6 +27,9 @@ help:
 	@echo "make test-engine   tests without a server        make test-server   tests in a server"
 	@echo "make test-long     the crash tests under a load of 60 seconds each"
 	@echo "make soak          an hour of writing while anything may fail; DBMAZZ_SOAK_SECONDS sets how long"
+	@echo "make test-assert   test-server in a PostgreSQL that is built with assertions, from the distribution's source"
+	@echo "make test-sanitized  the engine's tests under AddressSanitizer"
+	@echo "make fuzz          parser, reader of answers and options, FUZZ_SECONDS each, under coverage"
 	@echo "make bench-engine  encoder, compaction, parser   make bench-stream  a backlog, beside pg_recvlogical"
 
 setup:
@@ -77,6 +80,37 @@ soak:
 	cargo build --release --example starrocks_standin; \
 	DBMAZZ_SOAK_SECONDS=$${DBMAZZ_SOAK_SECONDS:-3600} \
 		tests/guarded.sh cargo test --release --test server -- --nocapture soak::
+
+test-assert:
+	@$(SETUP); \
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
+	exec tests/assertions.sh "$$target" $(MAKE) test-server
+
+# Coverage and AddressSanitizer are features of the compiler that the stable one has, but does not promise.
+HOST = $$(rustc -vV | sed -n 's/^host: //p')
+SANITIZE := -Zsanitizer=address -Cdebug-assertions
+COVER := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 20
+
+fuzz:
+	@$(SETUP); \
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/fuzz; \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(SANITIZE) $(COVER)" cargo build --release --features fuzz --bins \
+		--target "$(HOST)" --target-dir "$$target"; \
+	for name in pgoutput answers options; do \
+		mkdir -p "$$target/corpus/$$name"; \
+		"$$target/$(HOST)/release/fuzz_$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 \
+			-print_final_stats=1 -verbosity=0 -artifact_prefix="$$target/$$name-" \
+			"$$target/corpus/$$name" tests/golden; \
+	done
+
+test-sanitized:
+	@$(SETUP); \
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/sanitized; \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(SANITIZE)" cargo test --release --lib --target "$(HOST)" --target-dir "$$target"
 
 bench-engine:
 	@$(SETUP); cargo bench --bench engine

@@ -87,7 +87,7 @@ COMMENT ON COLUMN dbmazz.identity.standing IS 'settled: it runs there; contested
 COMMENT ON COLUMN dbmazz.identity.incarnations IS 'the last incarnations that claimed the target, newest last';
 
 CREATE TABLE dbmazz.incarnation (
-    mirror         text NOT NULL REFERENCES dbmazz.mirror ON DELETE CASCADE,
+    mirror         text NOT NULL,
     incarnation    text NOT NULL CHECK (incarnation ~ '^[0-9a-f]{16}$'),
     reserved_until bigint NOT NULL,
     settled_until  bigint NOT NULL DEFAULT 1,
@@ -95,6 +95,7 @@ CREATE TABLE dbmazz.incarnation (
     PRIMARY KEY (mirror, incarnation)
 );
 COMMENT ON TABLE dbmazz.incarnation IS 'numbers of load labels that workers may be using; a row goes when the fate of every number is known';
+COMMENT ON COLUMN dbmazz.incarnation.mirror IS 'no reference: a mirror that was dropped while its target did not answer leaves its rows to the next one of its name';
 COMMENT ON COLUMN dbmazz.incarnation.reserved_until IS 'no label has this number or a higher one';
 COMMENT ON COLUMN dbmazz.incarnation.settled_until IS 'the fate of every label below this number is known';
 

@@ -50,6 +50,9 @@ pub extern "C-unwind" fn _PG_init() {
     let (preloading, upgrading) =
         unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
     guc::define();
+    if !upgrading {
+        api::install_drop_guard();
+    }
     if !preloading || upgrading {
         return;
     }

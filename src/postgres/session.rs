@@ -89,7 +89,9 @@ pub(super) fn reload_configuration_if_asked() {
 
 /// Whether a mirror is not meant to have a worker at the moment.
 pub(super) fn is_unwanted(mirror: &str) -> bool {
-    !guc::enabled() || shmem::find(mirror).is_none_or(|slot| slot.wanted != shmem::Wanted::Run)
+    let is_wanted =
+        |slot: &shmem::MirrorSlot| slot.wanted == shmem::Wanted::Run && slot.generation > slot.dismissed;
+    !guc::enabled() || !shmem::find(mirror).as_ref().is_some_and(is_wanted)
 }
 
 /// Whether the mirror is still meant to run; a worker that finds it is not ends at once.

@@ -270,6 +270,9 @@ pub(crate) struct MirrorSlot {
     pub(crate) proc_number: i32,
     /// Counts the workers that the mirror has had. A helper belongs to the one that started it.
     pub(crate) generation: u64,
+    /// Workers up to this generation have been told to stop. They stop even if a worker is wanted again by now: who
+    /// pauses and resumes wants the definition to be read anew.
+    pub(crate) dismissed: u64,
     /// Holder and snapshot workers.
     pub(crate) helpers: Helpers,
     /// Where the worker is in its life.
@@ -493,6 +496,11 @@ pub(crate) fn want(mirror: &str, database: pg_sys::Oid, wanted: Wanted) -> Resul
             (Some(at), _) => {
                 let slot = &mut slots[at];
                 slot.wanted = wanted;
+                if wanted == Wanted::Stop {
+                    slot.dismissed = slot.generation;
+                } else if slot.generation <= slot.dismissed {
+                    slot.restart_at_once = true;
+                }
                 if wanted == Wanted::Run && slot.pid == 0 {
                     slot.state = MirrorState::Starting;
                 }

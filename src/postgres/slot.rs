@@ -50,7 +50,14 @@ fn text(name: &pg_sys::NameData) -> String {
 /// Called for a slot that a start left behind before its first checkpoint, by `dbmazz_drop_mirror`, and by the slot guard
 /// when an administrator chose that (`slot_guard_action = release`).
 pub(super) fn drop_unused(name: &str) {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: this process holds no slot; when another one does, the call raises an error.
-    unsafe { pg_sys::ReplicationSlotDrop(name.as_ptr(), true) };
+    let c_name = CString::new(name).unwrap_or_default();
+    // SAFETY: the slot stays where it is in shared memory. This process holds no slot; when another one does, the drop
+    // raises an error. `MyDatabaseId` is set before a worker runs.
+    unsafe {
+        let slot = pg_sys::SearchNamedReplicationSlot(c_name.as_ptr(), true);
+        if !slot.is_null() && (*slot).data.database != pg_sys::MyDatabaseId {
+            pgrx::error!("could not drop replication slot \"{name}\": it is of another database");
+        }
+        pg_sys::ReplicationSlotDrop(c_name.as_ptr(), true);
+    }
 }

@@ -194,6 +194,11 @@ impl Cluster {
         Failpoint::arm(self.account, &self.data(), point, action, passes)
     }
 
+    /// What a server with assertions said when one of them failed; crash tests would not notice by themselves.
+    pub(crate) fn failed_assertion(&self) -> Option<String> {
+        self.log().lines().find(|line| line.starts_with("TRAP: ")).map(str::to_owned)
+    }
+
     /// Where its data are.
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
@@ -210,7 +215,8 @@ impl Cluster {
         run("initializing a PostgreSQL cluster", &mut initdb)?;
         let socket_directory = self.directory.display().to_string();
         self.configure(&defaults().set("unix_socket_directories", &socket_directory))?;
-        self.configure(settings)
+        self.configure(settings)?;
+        self.configure(&settings_of_the_run())
     }
 
     /// Another process may take the port between our look and the server's bind; then the next one is tried.
@@ -260,6 +266,13 @@ fn defaults() -> Settings {
         .set("fsync", "off")
         .set("log_line_prefix", "%m [%p] %b %d ")
         .set("log_checkpoints", "off")
+}
+
+/// `DBMAZZ_TEST_SETTINGS`, as `name=value` with commas between: what a whole run of the tests is made under.
+fn settings_of_the_run() -> Settings {
+    let given = std::env::var("DBMAZZ_TEST_SETTINGS").unwrap_or_default();
+    let pairs = given.split(',').filter_map(|setting| setting.split_once('='));
+    pairs.fold(Settings::default(), |settings, (name, value)| settings.set(name.trim(), value.trim()))
 }
 
 /// Runs a program to its end, with a word when it takes long. Its output is shown only when it fails.

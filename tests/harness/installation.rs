@@ -36,6 +36,17 @@ impl Installation {
         self.bindir.join(name)
     }
 
+    /// Where the scripts of extensions are.
+    ///
+    /// # Errors
+    ///
+    /// When its `pg_config` does not answer.
+    pub(crate) fn extension_directory(&self) -> Outcome<PathBuf> {
+        let pg_config =
+            std::env::var_os("PG_CONFIG").map_or_else(|| self.program("pg_config"), PathBuf::from);
+        Ok(PathBuf::from(ask(&pg_config, "--sharedir")?).join("extension"))
+    }
+
     /// The major version.
     pub(crate) fn major(&self) -> u32 {
         self.major

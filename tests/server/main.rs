@@ -7,12 +7,15 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backlog_ddl;
 mod bad_input;
 mod bad_server;
 mod catalog_caches;
 mod copied_server;
 mod crash;
 mod crash_matrix;
+mod drop_extension;
+mod drop_mirror;
 mod failover;
 mod faults;
 mod first_mirror;
@@ -31,6 +34,7 @@ mod shutdown;
 mod slot;
 mod slot_guard;
 mod soak;
+mod starts;
 mod tables;
 mod types;
 mod views;
@@ -72,5 +76,8 @@ fn run_on(cluster: &Arc<Cluster>, test: impl FnOnce(&mut Pair) -> Outcome) {
     let mut pair = Pair::new(cluster).unwrap_or_else(|failure| panic!("{failure}\n{}", cluster.end_of_log()));
     if let Err(failure) = test(&mut pair) {
         panic!("{failure}");
+    }
+    if let Some(assertion) = cluster.failed_assertion() {
+        panic!("the server has failed an assertion: {assertion}");
     }
 }

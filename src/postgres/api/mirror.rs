@@ -37,6 +37,7 @@ fn dbmazz_start_mirror(
     let options = options.map_or_else(|| Value::Object(serde_json::Map::new()), |options| options.0);
     let tables = not_null(tables)?;
     let role = current_role();
+    one_start_at_a_time();
     let request = Request { mirror: Some(name), server, tables, publication, options: &options, role };
     let preflight = Preflight::run(&request);
     if let Some(failure) = preflight.failure(name) {
@@ -49,6 +50,17 @@ fn dbmazz_start_mirror(
     }
     pending::touch(name, false);
     Ok(())
+}
+
+/// Until the end of the transaction no other one of this database starts a mirror: neither must overlook that the other
+/// takes its name, or writes to the same target table.
+fn one_start_at_a_time() {
+    // SAFETY: called inside a transaction, with which the lock goes. There is no foreign server zero, so nobody else
+    // locks it.
+    unsafe {
+        let (class, mode) = (pg_sys::ForeignServerRelationId, pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+        pg_sys::LockDatabaseObject(class, pg_sys::InvalidOid, 0, mode);
+    }
 }
 
 fn write(new: &NewMirror<'_>, preflight: &Preflight) -> Result<(), Failure> {
@@ -126,10 +138,12 @@ fn dbmazz_resume_mirror(mirror: Option<&str>) -> Result<(), ErrorReport> {
 ///
 /// # Errors
 ///
-/// As `dbmazz_pause_mirror`; no error for a missing mirror with `if_exists`.
+/// As `dbmazz_pause_mirror`; no error for a missing mirror with `if_exists`; `object_not_in_prerequisite_state` in a
+/// transaction that would not see what is there by now.
 #[pg_extern(sql = false)]
 fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(), ErrorReport> {
     let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
+    sees_the_present()?;
     let Some(row) = owned(name)? else {
         if if_exists == Some(true) {
             notice!("mirror \"{name}\" does not exist, skipping");
@@ -144,8 +158,23 @@ fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(
         mirror::delete(name);
         Event { detail: Some(&detail), ..Event::of(name, Severity::Info, &message) }.record();
     });
-    pending::touch_dropped(name, row.enabled, claim);
+    pending::touch_dropped(name, row, claim);
     Ok(())
+}
+
+/// The end of the transaction looks at what the worker has written until then, and takes the slot away: neither an old
+/// snapshot nor a failure to serialize may come between.
+fn sees_the_present() -> Result<(), Failure> {
+    // SAFETY: a plain variable of the process.
+    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+        return Ok(());
+    }
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    Err(Failure::new(
+        code,
+        "cannot drop a mirror in a transaction of isolation level repeatable read or serializable",
+    )
+    .hint("Begin the transaction with BEGIN ISOLATION LEVEL READ COMMITTED."))
 }
 
 /// A mirror, locked for the rest of the transaction, that the caller may do with as he likes.

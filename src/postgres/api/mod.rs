@@ -13,7 +13,9 @@
 use pgrx::extension_sql_file;
 
 mod check;
+mod drop_guard;
 mod failure;
+mod last_loads;
 mod mirror;
 mod pending;
 mod release;
@@ -21,6 +23,8 @@ mod stat;
 mod tables;
 mod validator;
 mod wait;
+
+pub(super) use drop_guard::install as install_drop_guard;
 
 extension_sql_file!("../../../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../../../sql/functions.sql", name = "functions", requires = ["schema"]);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! PRE COMMIT   look at each touched mirror's row as it will be committed: enabled, disabled or gone;
-//!              for one that is gone, stop the worker and drop the slot (this may still fail and abort)
+//!              for one that is gone, stop the worker, settle its last loads and drop the slot (this may still
+//!              fail and abort)
 //! COMMIT       tell shared memory what is wanted now, and with it launcher and worker
 //! ABORT        workers that were told to stop may go on
 //! ```
@@ -12,6 +13,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -21,8 +23,10 @@ use pgrx::prelude::*;
 use pgrx::{PgXactCallbackEvent, register_xact_callback};
 
 use super::failure::Failure;
+use super::last_loads;
 use super::release::{Claim, release};
-use crate::postgres::catalog::{as_extension, mirror, source};
+use crate::postgres::catalog::mirror::MirrorRow;
+use crate::postgres::catalog::{self, as_extension, incarnation, mirror, server, source};
 use crate::postgres::shmem::{self, MirrorSlot, Wanted};
 use crate::postgres::{failpoint, latch};
 
@@ -37,8 +41,8 @@ struct Pending {
     touched: BTreeMap<String, bool>,
     /// Mirrors whose tables have been changed.
     tables: BTreeSet<String>,
-    /// Those of them that were dropped, if no savepoint has taken it back.
-    dropped: BTreeSet<String>,
+    /// Those of them that were dropped, if no savepoint has taken it back, and what they were.
+    dropped: BTreeMap<String, MirrorRow>,
     /// What those had at the target.
     claims: BTreeMap<String, Claim>,
     /// What shared memory is told after the commit.
@@ -88,17 +92,17 @@ fn register(is_first: bool) {
 }
 
 /// Remembers that a mirror has been dropped. Its worker runs and its slot is there until the transaction ends.
-pub(super) fn touch_dropped(mirror: &str, was_enabled: bool, claim: Option<Claim>) {
-    touch(mirror, was_enabled);
+pub(super) fn touch_dropped(mirror: &str, row: MirrorRow, claim: Option<Claim>) {
+    touch(mirror, row.enabled);
     PENDING.with_borrow_mut(|pending| {
-        pending.dropped.insert(mirror.to_owned());
+        pending.dropped.insert(mirror.to_owned(), row);
         pending.claims.extend(claim.map(|claim| (mirror.to_owned(), claim)));
     });
 }
 
 /// Whether the transaction has dropped a mirror of this name.
 pub(super) fn was_dropped(mirror: &str) -> bool {
-    PENDING.with_borrow(|pending| pending.dropped.contains(mirror))
+    PENDING.with_borrow(|pending| pending.dropped.contains_key(mirror))
 }
 
 /// `COMMIT PREPARED` may come from another session, which knows nothing of this.
@@ -110,7 +114,8 @@ fn refuse_prepare() {
 fn before_commit() {
     let touched: Vec<String> = PENDING.with_borrow(|pending| pending.touched.keys().cloned().collect());
     for name in touched {
-        let wanted = match as_extension(|| mirror::read(&name)) {
+        lock_name(&name);
+        let wanted = match as_extension(|| present_row(&name)) {
             Some(row) if row.enabled => Wanted::Run,
             Some(_) => Wanted::Stop,
             None => {
@@ -124,6 +129,32 @@ fn before_commit() {
         }
         PENDING.with_borrow_mut(|pending| pending.wishes.push((name, wanted)));
     }
+}
+
+/// One transaction of the whole server at a time decides about a mirror's name, until it has told shared memory: two
+/// databases must not both find it free. The name's hash is locked as if it were a shared object; two names of one hash
+/// wait for each other, that is all.
+fn lock_name(name: &str) {
+    // The same in every process: the hasher has no keys of its own.
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let hash = hasher.finish() as u32;
+    // SAFETY: called inside a transaction. No shared object is of the class of foreign servers, so nobody else locks
+    // one; the lock goes with the transaction, after the callback that tells.
+    unsafe {
+        let class = pg_sys::ForeignServerRelationId;
+        pg_sys::LockSharedObject(
+            class,
+            pg_sys::Oid::from(hash),
+            0,
+            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+        );
+    }
+}
+
+/// The row of a mirror. The extension itself may have been dropped after its mirrors, in the same transaction.
+fn present_row(name: &str) -> Option<MirrorRow> {
+    if catalog::is_installed() { mirror::read(name) } else { None }
 }
 
 /// Raises nothing: an error after the commit would take the whole server down.
@@ -193,12 +224,37 @@ fn remove(name: &str) -> Result<(), Failure> {
         latch::wait(None, Duration::from_millis(20));
     }
     failpoint::hit("drop_worker_stopped");
+    settle_last_loads(name);
     drop_slot(name, &slot_name);
     failpoint::hit("drop_slot_dropped");
     if let Some(claim) = PENDING.with_borrow_mut(|pending| pending.claims.remove(name)) {
         release(name, claim);
     }
     Ok(())
+}
+
+/// Sees to it that no load of the mirror arrives after this. Where that cannot be found out, the numbers stay.
+fn settle_last_loads(name: &str) {
+    let row = PENDING.with_borrow(|pending| pending.dropped.get(name).cloned());
+    let Some(row) = row.filter(|_| as_extension(catalog::is_installed)) else { return };
+    let unsettled = as_extension(|| incarnation::unsettled(name));
+    let settled = server::config(&row.server, row.owner)
+        .map_err(|problem| problem.to_string())
+        .and_then(|config| last_loads::settle(name, config, &unsettled));
+    match settled {
+        Ok(()) => as_extension(|| incarnation::remove_all(name)),
+        Err(reason) if unsettled.is_empty() => {
+            log!("mirror \"{name}\" is dropped without its target: {reason}")
+        }
+        Err(reason) => ereport!(
+            PgLogLevel::WARNING,
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("loads of mirror \"{name}\" that are on their way may still arrive at the target"),
+            format!(
+                "The target could not be asked for them: {reason}.  A mirror of the same name asks again when it is started."
+            )
+        ),
+    }
 }
 
 /// Worker and holder of a mirror, and whoever else has its slot.

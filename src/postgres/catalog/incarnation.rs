@@ -54,6 +54,12 @@ pub(in crate::postgres) fn unsettled(mirror: &str) -> Vec<Unsettled> {
     )
 }
 
+/// Forgets every incarnation of a mirror that has been dropped, its last loads being settled. Backends, at the end of a
+/// transaction.
+pub(in crate::postgres) fn remove_all(mirror: &str) {
+    query::run_at_commit("DELETE FROM dbmazz.incarnation WHERE mirror = $1", &[mirror.into()]);
+}
+
 /// Forgets an incarnation: the fate of every number is known, and no worker uses it any more. Mirror worker.
 pub(in crate::postgres) fn remove(mirror: &str, incarnation: u64) {
     query::run(

@@ -1,5 +1,8 @@
 //! `dbmazz.mirror`: which mirrors this database has and what is wanted of them.
 
+use std::num::NonZeroUsize;
+
+use pgrx::datum::FromDatum as _;
 use pgrx::pg_sys;
 use serde_json::Value;
 
@@ -124,6 +127,36 @@ pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: 
          WHERE mirror = $1",
         &[mirror.into(), state.as_str().into(), error.into()],
     );
+}
+
+/// Names of all mirrors, as of now, while the table of them is about to be dropped. Its index and its TOAST table may be
+/// gone by then, so no statement is planned: the heap is read, and a name is never long enough to leave it.
+pub(in crate::postgres) fn names_before_drop(table: pg_sys::Oid) -> Vec<String> {
+    let mut names = Vec::new();
+    // SAFETY: the caller is inside a transaction that has the table locked against everybody else. Relation and scan
+    // are closed here, and each tuple is read before the next one is asked for.
+    unsafe {
+        let attribute =
+            NonZeroUsize::new(usize::try_from(pg_sys::get_attnum(table, c"mirror".as_ptr())).unwrap_or(0));
+        let Some(attribute) = attribute else { return names };
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let (no_snapshot, no_keys) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, no_snapshot, 0, no_keys);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            names.extend(
+                pgrx::htup::heap_getattr_raw(tuple, attribute, (*relation).rd_att)
+                    .and_then(|name| String::from_datum(name, false)),
+            );
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    names.sort_unstable();
+    names
 }
 
 fn from_row(row: &Row<'_>) -> MirrorRow {

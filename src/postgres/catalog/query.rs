@@ -56,6 +56,12 @@ pub(super) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
     Spi::connect_mut(|client| client.update(sql, None, arguments).unwrap_or_else(|error| raise(&error)).len())
 }
 
+/// Runs a statement that writes at the end of a transaction, where no snapshot is active any more.
+pub(super) fn run_at_commit(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
+    // SAFETY: called inside a transaction.
+    under_snapshot(unsafe { pg_sys::GetTransactionSnapshot() }, || run(sql, arguments))
+}
+
 /// Runs a statement that writes and returns its first row.
 pub(super) fn run_returning<T>(
     sql: &str,

@@ -27,6 +27,16 @@ pub(in crate::postgres) fn slot(name: &str) -> Option<Slot> {
     )
 }
 
+/// The mirrors of a database, any one, by the names of their slots.
+pub(in crate::postgres) fn mirrors_with_slot_in(database: pg_sys::Oid) -> Vec<String> {
+    query::rows(
+        "SELECT pg_catalog.substr(slot_name, 8) FROM pg_catalog.pg_replication_slots
+         WHERE slot_type = 'logical' AND datoid = $1 AND slot_name ~ '^dbmazz_'",
+        &[database.into()],
+        |row| row.must(1),
+    )
+}
+
 /// How many slots there are.
 pub(in crate::postgres) fn slot_count() -> i64 {
     query::row("SELECT count(*) FROM pg_catalog.pg_replication_slots", &[], |row| row.must(1)).unwrap_or(0)

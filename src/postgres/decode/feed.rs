@@ -208,7 +208,7 @@ impl Feed {
         if let Err(reason) = taken {
             // SAFETY: the caller vouches for the relation.
             let relid = unsafe { (*open).rd_id.to_u32() };
-            self.fail(relid, reason);
+            self.stop_at_change(relid, reason);
         }
         self.after_change();
     }
@@ -333,7 +333,7 @@ impl Feed {
         }
         match self.options.on_truncate {
             OnStatement::Ignore => return,
-            OnStatement::Error => return self.fail(relid, "the table was truncated".to_owned()),
+            OnStatement::Error => return self.stop_at_change(relid, "the table was truncated".to_owned()),
             OnStatement::Apply => {}
         }
         if let Some(index) = index {
@@ -384,15 +384,27 @@ impl Feed {
     /// Puts a table into error: it keeps no changes, and the checkpoint goes on without it.
     #[cold]
     pub(super) fn fail(&mut self, relid: u32, reason: String) {
-        let Some(table) = self.tables.get_mut(&relid).filter(|table| table.usual_route != Route::Skip) else {
-            return;
-        };
-        table.skip_for_good();
-        if let Some(columnar) = &table.columnar {
-            self.pipeline.remove_table(columnar.index);
+        if let Some(index) = self.put_into_error(relid, reason) {
+            self.pipeline.remove_table(index);
         }
+    }
+
+    /// The same for a table that the change at hand cannot be taken in for: what came before it is still loaded.
+    #[cold]
+    pub(super) fn stop_at_change(&mut self, relid: u32, reason: String) {
+        if let Some(index) = self.put_into_error(relid, reason) {
+            self.pipeline.seal_table(index);
+        }
+    }
+
+    /// From here on nobody takes in changes of the table. Returns its place in the pipeline, if it ever had a change.
+    fn put_into_error(&mut self, relid: u32, reason: String) -> Option<TableIndex> {
+        let table = self.tables.get_mut(&relid).filter(|table| table.usual_route != Route::Skip)?;
+        table.skip_for_good();
         self.news.failed.push(FailedTable { relid, source_name: table.source_name.clone(), reason });
+        let index = table.columnar.as_ref().map(|columnar| columnar.index);
         self.count_tables();
+        index
     }
 }
 

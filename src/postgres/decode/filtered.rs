@@ -61,7 +61,7 @@ impl Feed {
             | Message::Logical { .. } => return,
         };
         if let Err(reason) = taken {
-            self.fail(relid, reason);
+            self.stop_at_change(relid, reason);
         }
     }
 

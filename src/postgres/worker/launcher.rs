@@ -139,6 +139,12 @@ impl Launcher {
             return Duration::from_micros((slot.not_before - now).unsigned_abs());
         }
         let name = slot.mirror.as_str();
+        if !database_exists(slot.database) {
+            // It went by force while the mirror was being started in it; a worker would fail for ever.
+            log!("mirror \"{name}\" is forgotten because its database does not exist any more");
+            shmem::update(name, |slot| slot.wanted = Wanted::Stop);
+            return Duration::ZERO;
+        }
         match Child::start(WorkerKind::Mirror, pg_sys::Oid::from(slot.database), name) {
             Ok(child) => {
                 self.children.insert(name.to_owned(), child);
@@ -221,6 +227,11 @@ fn release(slot: &MirrorSlot) {
 fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+fn database_exists(database: u32) -> bool {
+    // SAFETY: looks into a shared catalog, inside a transaction; null when there is no such database.
+    session::transaction(|| unsafe { !pg_sys::get_database_name(pg_sys::Oid::from(database)).is_null() })
 }
 
 /// The databases that can be connected to (autovacuum.c, `get_database_list`).

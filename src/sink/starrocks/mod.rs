@@ -10,6 +10,8 @@ mod columns;
 mod config;
 pub mod ddl;
 mod exchange;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 mod http;
 mod label_state;
 mod login;

@@ -119,7 +119,7 @@ fn release_ends_a_worker_that_waits_for_its_target() {
         pair.wait_for_state("retrying")?;
         write_log(pair, 30)?;
         pair.wait_for_state("needs_resync")?;
-        assert_eq!(slots(pair)?, "0");
+        wait_until("the slot is gone", PATIENCE, || Ok(slots(pair)? == "0"))?;
         wait_until("no worker is left", PATIENCE, || Ok(pair.stat("pid")?.is_none()))
     });
 }

@@ -287,6 +287,11 @@ impl Feed {
         self.outgoing.changes
     }
 
+    /// Somebody else has changed the target.
+    pub(in super::super) const fn target_was_changed(&mut self) {
+        self.outgoing.changes += 1;
+    }
+
     /// Has a step with the row of the owner done, by the next thread that is free.
     pub(in super::super) fn hand_out_owner_step(&mut self, step: Job) {
         self.outgoing.owner_step = Some(step);

@@ -26,16 +26,16 @@ pub(super) struct Joining {
     sync: Option<Child>,
     /// It has handed its tables over, and is about to end.
     is_done: bool,
+    /// This worker stands still for it.
+    stands: bool,
     failures: u32,
     not_before: Instant,
-    seen_version: u64,
 }
 
 impl Joining {
     pub(super) fn new(mirror: &str) -> Self {
-        let seen_version = shmem::find(mirror).map_or(0, |slot| slot.tables_version);
         shmem::update(mirror, |slot| slot.sync = shmem::Sync::default());
-        Self { sync: None, is_done: false, failures: 0, not_before: Instant::now(), seen_version }
+        Self { sync: None, is_done: false, stands: false, failures: 0, not_before: Instant::now() }
     }
 
     /// Looks around; `position` is how far the worker has decoded.
@@ -43,11 +43,16 @@ impl Joining {
         let Some(slot) = shmem::find(&mirror.name) else { return Next::GoOn };
         if slot.sync.handover == Handover::Done {
             shmem::update(&mirror.name, |slot| slot.sync = shmem::Sync::default());
-            self.is_done = true;
+            (self.is_done, self.stands) = (true, false);
             return Next::ReadTables;
         }
-        if slot.tables_version != self.seen_version {
-            self.seen_version = slot.tables_version;
+        if slot.tables_version != mirror.tables_version {
+            return Next::ReadTables;
+        }
+        if self.stands && slot.sync.handover == Handover::None {
+            // Whoever was waited for has ended, and may have written the tables down before: until that is known nothing
+            // may be decoded that they would miss.
+            self.stands = false;
             return Next::ReadTables;
         }
         if self.sync.as_ref().is_some_and(Child::is_gone) {
@@ -57,6 +62,7 @@ impl Joining {
             self.not_before = Instant::now() + pause.min(LONGEST_PAUSE);
             return Next::ReadTables;
         }
+        self.stands = matches!(slot.sync.handover, Handover::Asked | Handover::Standing);
         match slot.sync.handover {
             Handover::Asked => {
                 shmem::update(&mirror.name, |slot| {

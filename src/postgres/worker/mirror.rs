@@ -98,6 +98,8 @@ fn run(name: &str, database: pg_sys::Oid) {
         Err(stop) => return stop.write_down(name),
     };
     start::end_earlier_helpers(name);
+    // They may have written down how far tables have come until the last moment.
+    mirror.read_tables();
     let mut loader = Loader::start(name, &mirror.config, mirror.options.load_threads);
     start::settle_earlier_labels(&mirror, &mut loader, &[]);
     let mut labels = labels::open(&mirror.name);
@@ -230,11 +232,17 @@ impl Streamer {
             self.checkpoint(promised);
         }
         let read = session::with_present_catalogs(|| Mirror::read(&self.mirror.name, self.mirror.database));
-        if let Some(mirror) = read {
-            self.mirror.follow(mirror);
-            self.decoder.feed().set_tables(&self.mirror.tables);
-            failpoint::hit("sync_tables_read");
-        }
+        let Some(mirror) = read else {
+            // It is being paused or dropped, which will be noticed in a moment. Until then nothing is decoded: the list
+            // counts as not read.
+            self.mirror.tables_version = u64::MAX;
+            return Ok(false);
+        };
+        self.mirror.follow(mirror);
+        self.decoder.feed().set_tables(&self.mirror.tables);
+        // Others have loaded what joins now: the target says so before a checkpoint does.
+        self.decoder.feed().target_was_changed();
+        failpoint::hit("sync_tables_read");
         Ok(true)
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Mirror {
     pub(super) row: MirrorRow,
     pub(super) options: Options,
     pub(super) tables: Vec<MirrorTableRow>,
+    /// Which version of the list that is at least ([`shmem::tables_changed`]).
+    pub(super) tables_version: u64,
     pub(super) config: StarRocksConfig,
     /// Whether the stream has begun, so that whatever is copied is copied beside it.
     streams: bool,
@@ -36,6 +38,7 @@ pub(super) struct Mirror {
 impl Mirror {
     /// Reads the definition. None when there is no such mirror, or it is not meant to run.
     pub(super) fn read(name: &str, database: pg_sys::Oid) -> Option<Self> {
+        let tables_version = version_of_tables(name);
         session::transaction(|| {
             let row = catalog::mirror::read(name).filter(|row| row.enabled)?;
             let options = guc::defaults()
@@ -48,18 +51,30 @@ impl Mirror {
             let published = publication.map(|publication| publication.tables).unwrap_or_default();
             let published = published.into_iter().map(|table| (table.relid, table)).collect();
             let streams = catalog::checkpoint::read(name).is_some();
-            Some(Self { name: name.to_owned(), database, row, options, tables, config, streams, published })
+            Some(Self {
+                name: name.to_owned(),
+                database,
+                row,
+                options,
+                tables,
+                tables_version,
+                config,
+                streams,
+                published,
+            })
         })
     }
 
     /// Reads the list of tables again, and what is written down of each.
     pub(super) fn read_tables(&mut self) {
+        self.tables_version = version_of_tables(&self.name);
         self.tables = session::transaction(|| catalog::table::list(&self.name));
     }
 
     /// Takes over what is newer of the tables. Server and options stay as they were when the worker began.
     pub(super) fn follow(&mut self, newer: Self) {
         self.tables = newer.tables;
+        self.tables_version = newer.tables_version;
         self.published = newer.published;
     }
 
@@ -94,6 +109,11 @@ impl Mirror {
     pub(super) fn slot_name(&self) -> String {
         format!("dbmazz_{}", self.name)
     }
+}
+
+/// The version of the list of tables; to be asked for before the list is read, so that a change is never missed.
+fn version_of_tables(mirror: &str) -> u64 {
+    shmem::find(mirror).map_or(0, |slot| slot.tables_version)
 }
 
 /// How often a mirror whose target cannot be reached looks whether its definition was mended.

@@ -145,6 +145,9 @@ fn throttle_slows_the_copy_and_lets_it_end() {
         let event =
             pair.source.value("SELECT message FROM dbmazz_event WHERE severity = 'warning' LIMIT 1")?;
         assert!(event.contains("its copy is slowed"), "{event}");
+        let slow = "SELECT count(*) > 0 FROM pg_stat_activity
+                    WHERE backend_type = 'dbmazz snapshot' AND datname = current_database() AND query LIKE '%copying slowly%'";
+        wait_until("snapshot worker is slow", PATIENCE, || pair.source.is_true(slow))?;
         pair.wait_and_compare(&["item"])?;
         pair.wait_for_state("streaming")
     });

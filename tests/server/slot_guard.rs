@@ -132,9 +132,9 @@ fn throttle_slows_the_copy_and_lets_it_end() {
              CREATE TABLE item (id int PRIMARY KEY, v text);
              INSERT INTO item SELECT n, repeat('x', 200) FROM generate_series(1, 3000) n",
         )?;
-        if let Some(control) = pair.control("slow loads") {
-            control.set(&crate::harness::Fault::lasting("delay_answer").with(300))?;
-        }
+        // No load gets through before the guard has acted.
+        let Some(control) = pair.control("throttle_slows_the_copy_and_lets_it_end") else { return Ok(()) };
+        control.set(&crate::harness::Fault::lasting("hang").on_table("item"))?;
         let options = "{\"slot_guard_size\": \"24MB\", \"slot_guard_action\": \"throttle\", \
                         \"snapshot_workers\": 1, \"batch_max_rows\": 100}";
         pair.start_mirror_with("tables => ARRAY['item']::regclass[]", options)?;
@@ -145,6 +145,10 @@ fn throttle_slows_the_copy_and_lets_it_end() {
         let event =
             pair.source.value("SELECT message FROM dbmazz_event WHERE severity = 'warning' LIMIT 1")?;
         assert!(event.contains("its copy is slowed"), "{event}");
+        control.clear()?;
+        let slow = "SELECT count(*) > 0 FROM pg_stat_activity
+                    WHERE backend_type = 'dbmazz snapshot' AND datname = current_database() AND query LIKE '%copying slowly%'";
+        wait_until("snapshot worker is slow", PATIENCE, || pair.source.is_true(slow))?;
         pair.wait_and_compare(&["item"])?;
         pair.wait_for_state("streaming")
     });

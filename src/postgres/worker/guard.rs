@@ -41,6 +41,9 @@ pub(super) fn arm(mirror: &str, database: pg_sys::Oid, options: &Options) {
 /// Slows a copy down while its mirror's guard asks for it. Snapshot workers, between two loads.
 pub(super) fn pause_if_asked(mirror: &str) {
     if shmem::find(mirror).is_some_and(|slot| slot.guard.slows_copy) {
+        session::report_activity(&format!(
+            "mirror {mirror}: copying slowly, because its slot keeps much log"
+        ));
         latch::wait(None, PAUSE_OF_COPY);
     }
 }

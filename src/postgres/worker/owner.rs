@@ -38,6 +38,10 @@ pub(super) fn claim(
         if checked.last.is_none() {
             record::settle(&mirror.name, &checked.here);
         }
+        // Again, so that it is not forgotten however many workers fail to claim after it.
+        if let Some(found) = found.filter(|found| owner.known.contains(&found.incarnation)) {
+            record::remember(&mirror.name, found.incarnation);
+        }
         record::remember(&mirror.name, incarnation);
     });
     owner.run(mirror, loader, OwnerStep::Claim(owner.row(owner.written_lsn)));

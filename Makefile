@@ -49,7 +49,7 @@ demo: install
 	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
 	exec tests/guarded.sh "$$target/release/examples/demo"
 
-test: lint test-engine test-server
+test: lint test-engine test-sanitized fuzz test-server
 
 lint:
 	@$(SETUP); \
@@ -86,31 +86,18 @@ test-assert:
 	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
 	exec tests/assertions.sh "$$target" $(MAKE) test-server
 
-# Coverage and AddressSanitizer are features of the compiler that the stable one has, but does not promise.
-HOST = $$(rustc -vV | sed -n 's/^host: //p')
-SANITIZE := -Zsanitizer=address -Cdebug-assertions
-COVER := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-	-Cllvm-args=-sanitizer-coverage-trace-compares
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 20
 
 fuzz:
 	@$(SETUP); \
-	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/fuzz; \
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(SANITIZE) $(COVER)" cargo build --release --features fuzz --bins \
-		--target "$(HOST)" --target-dir "$$target"; \
-	for name in pgoutput answers options; do \
-		mkdir -p "$$target/corpus/$$name"; \
-		"$$target/$(HOST)/release/fuzz_$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 \
-			-print_final_stats=1 -verbosity=0 -artifact_prefix="$$target/$$name-" \
-			"$$target/corpus/$$name" tests/golden; \
-	done
+	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/'); \
+	RUSTC_WORKSPACE_WRAPPER="$$PWD/tests/fuzz/rustc.sh" cargo build --release --features fuzz \
+		--example fuzz_pgoutput --example fuzz_answers --example fuzz_options; \
+	tests/fuzz/run.sh "$$target/release/examples" "$$target/fuzz" "$(FUZZ_SECONDS)"
 
 test-sanitized:
-	@$(SETUP); \
-	target=$$(cargo metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')/sanitized; \
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(SANITIZE)" cargo test --release --lib --target "$(HOST)" --target-dir "$$target"
+	@$(SETUP); RUSTC_WORKSPACE_WRAPPER="$$PWD/tests/sanitizer.sh" cargo test --release --lib
 
 bench-engine:
 	@$(SETUP); cargo bench --bench engine

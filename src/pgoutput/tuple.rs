@@ -121,7 +121,7 @@ impl TupleIndex {
     /// Column number `column` of `tuple`, which is the one that was filled in. `None` when it has no such column, or
     /// has it in binary form.
     #[inline]
-    pub(super) fn column<'a>(&self, tuple: &Tuple<'a>, column: usize) -> Option<TupleColumn<'a>> {
+    pub fn column<'a>(&self, tuple: &Tuple<'a>, column: usize) -> Option<TupleColumn<'a>> {
         Some(match *self.places.get(column)? {
             Place::Null => TupleColumn::Null,
             Place::Unchanged => TupleColumn::Unchanged,

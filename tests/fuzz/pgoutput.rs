@@ -38,7 +38,9 @@ fn walk(message: &Message<'_>) {
             walk_tuple(new);
         }
         Message::Delete { old, .. } => walk_old(old),
-        Message::Truncate { relations, .. } => assert!(relations.count() <= usize::from(u16::MAX) * 8),
+        Message::Truncate { relations, .. } => {
+            std::hint::black_box(relations.count());
+        }
         Message::Begin { .. }
         | Message::Commit { .. }
         | Message::Origin { .. }
@@ -58,10 +60,9 @@ fn walk_tuple(tuple: &Tuple<'_>) {
     index.fill(tuple);
     let mut count = 0;
     for (place, column) in tuple.columns().enumerate() {
-        assert_eq!(index.column(tuple, place), Some(column), "column {place}");
-        if let TupleColumn::Text(text) | TupleColumn::Binary(text) = column {
-            std::hint::black_box(text.len());
-        }
+        // The mirror asks for text; a value in binary form is none that it could read.
+        let expected = Some(column).filter(|column| !matches!(column, TupleColumn::Binary(_)));
+        assert_eq!(index.column(tuple, place), expected, "column {place}");
         count += 1;
     }
     assert_eq!(index.column(tuple, count), None, "there is no column {count}");

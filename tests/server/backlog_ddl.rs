@@ -154,7 +154,9 @@ fn what_the_worker_does_for_itself_changes_nothing_of_what_it_decodes() {
         wait_until("the table is in error", PATIENCE, || {
             Ok(pair.table_state("item")?.as_deref() == Some("e"))
         })?;
-        wait_until("the others go on", PATIENCE, || Ok(pair.target.count("still")? == 7))?;
+        wait_until("the others go on", PATIENCE, || {
+            Ok(pair.target.count("still")? == 7 && pair.target.count("bulk")? == 48_000)
+        })?;
         wait_until("what came before is there", PATIENCE, || Ok(rows_at_the_target(pair)? == expected)).ok();
         assert_same_rows(&rows_at_the_target(pair)?, &expected);
         pair.compare(&Comparison::of("still"))?;

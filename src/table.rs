@@ -76,6 +76,9 @@ impl fmt::Display for TargetTable {
     }
 }
 
+/// `attnum` of a column that the source does not have.
+pub const NO_ATTRIBUTE: i16 = 0;
+
 /// A mirrored table: one relation of the source, one Primary Key table of the target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TableSpec {
@@ -91,7 +94,16 @@ pub struct TableSpec {
     pub key_len: usize,
 }
 
+/// The key of a table without one at the source, at the target: end of the commit, and the row's number in it. For rows
+/// that were copied the relation's number, negated, and where the row lay.
+pub const APPENDED_KEY: [&str; 2] = ["dbmazz_lsn", "dbmazz_seq"];
+
 impl TableSpec {
+    /// Whether the source has no key, so that rows can only be added: the key is [`APPENDED_KEY`].
+    pub fn is_appended(&self) -> bool {
+        self.columns.first().is_some_and(|column| column.source.attnum == NO_ATTRIBUTE)
+    }
+
     /// The columns of the key.
     pub fn key(&self) -> &[Column] {
         &self.columns[..self.key_len]

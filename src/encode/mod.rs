@@ -23,6 +23,7 @@
 //!
 //! Called by [`crate::pipeline`], and through it by the decoding callback and the snapshot workers.
 
+mod appended;
 mod column_set;
 mod datetime;
 mod earlier_row;
@@ -39,6 +40,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use appended::Appended;
 pub use column_set::ColumnSet;
 pub use error::{EncodeError, Fault, Reason};
 pub use range::{MAX_JSON_BYTES, OutOfRange};

@@ -21,6 +21,7 @@ mod faults;
 mod first_mirror;
 mod handover;
 mod identity;
+mod keyless;
 mod large_transactions;
 mod lifecycle;
 mod loads;

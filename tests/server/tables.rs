@@ -200,17 +200,17 @@ fn a_table_that_is_added_and_rolled_back_is_not_there() {
 fn what_cannot_join_is_refused_with_the_way_out() {
     on_a_pair(|pair| {
         create(pair, "first", 10)?;
-        pair.source.execute("CREATE TABLE keyless (v text); CREATE SCHEMA other; CREATE TABLE other.first (id int PRIMARY KEY)")?;
+        pair.source.execute("CREATE UNLOGGED TABLE light (id int PRIMARY KEY); CREATE SCHEMA other; CREATE TABLE other.first (id int PRIMARY KEY)")?;
         pair.start_mirror(&["first"])?;
         let twice = call(pair, "add", "first").map_err(|failure| failure.message().to_owned());
         assert!(
             twice.is_err_and(|text| text.contains("already has") && text.contains("dbmazz_resync_table"))
         );
-        let keyless = call(pair, "add", "keyless").map_err(|failure| failure.message().to_owned());
-        assert!(keyless.is_err_and(|text| text.contains("key")));
+        let light = call(pair, "add", "light").map_err(|failure| failure.message().to_owned());
+        assert!(light.is_err_and(|text| text.contains("unlogged")));
         let clash = call(pair, "add", "other.first").map_err(|failure| failure.message().to_owned());
         assert!(clash.is_err_and(|text| text.contains("same target")));
-        let unknown = call(pair, "remove", "keyless").map_err(|failure| failure.message().to_owned());
+        let unknown = call(pair, "remove", "light").map_err(|failure| failure.message().to_owned());
         assert!(unknown.is_err_and(|text| text.contains("does not have")));
         pair.wait_and_compare(&["first"])
     });

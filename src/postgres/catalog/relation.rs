@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use super::super::compat;
 use crate::options::Options;
 use crate::sink::starrocks::{ColumnUse, UnsupportedKey, map_type};
-use crate::table::{Column, SourceColumn, TableSpec, TargetTable};
+use crate::table::{APPENDED_KEY, Column, Kind, NO_ATTRIBUTE, SourceColumn, TableSpec, TargetTable};
 
 /// Which columns of a table are mirrored.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +134,8 @@ impl std::error::Error for RelationProblem {}
 
 /// Describes an open relation and the table of the target that it is mirrored into.
 ///
-/// The key is the replica identity's index: the one that was chosen, or the primary key; with FULL, the primary key.
+/// The key is the replica identity's index: the one that was chosen, or the primary key; with FULL, the primary key. A table
+/// that has none of these is appended to: its key is one that only the target has.
 ///
 /// # Errors
 ///
@@ -153,12 +154,16 @@ pub(in crate::postgres) unsafe fn describe(
     let (form, relid) = unsafe { (&*(*relation).rd_rel, (*relation).rd_id) };
     // SAFETY: as above.
     let key = unsafe { key_attributes(relation) }?;
+    let is_appended = key.is_empty();
     let source_name = source_name(form)?;
     // SAFETY: as above; the descriptor lives as long as the relation is open, and is not released here.
     let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*relation).rd_att) };
 
-    let mut spec =
-        TableSpec { relid: relid.to_u32(), source_name, target, columns: vec![], key_len: key.len() };
+    let key_len = if is_appended { APPENDED_KEY.len() } else { key.len() };
+    let mut spec = TableSpec { relid: relid.to_u32(), source_name, target, columns: vec![], key_len };
+    if is_appended {
+        spec.columns.extend(APPENDED_KEY.map(appended_key_column));
+    }
     for &attnum in &key {
         let attribute = attribute(&descriptor, attnum).ok_or(RelationProblem::NoKey(identity(form)))?;
         let name = name_of(&attribute.attname)?;
@@ -181,6 +186,9 @@ pub(in crate::postgres) unsafe fn describe(
             continue;
         }
         let name = name_of(&attribute.attname)?;
+        if is_appended && APPENDED_KEY.contains(&name.to_lowercase().as_str()) {
+            return Err(RelationProblem::ReservedName { column: name });
+        }
         let column = describe_column(attribute, name, ColumnUse::Value, &spec.source_name, options)?;
         spec.columns.push(column);
     }
@@ -233,7 +241,7 @@ fn source_name(form: &pg_sys::FormData_pg_class) -> Result<String, RelationProbl
     Ok(format!("{schema}.{}", name_of(&form.relname)?))
 }
 
-/// `attnum` of each column of the key, in the key's order; at least one.
+/// `attnum` of each column of the key, in the key's order; none for a table without a key.
 ///
 /// # Safety
 ///
@@ -250,7 +258,7 @@ unsafe fn key_attributes(relation: pg_sys::Relation) -> Result<Vec<i16>, Relatio
         (identity, index)
     };
     if index == pg_sys::InvalidOid {
-        return Err(RelationProblem::NoKey(identity));
+        return Ok(vec![]);
     }
     // SAFETY: an index that the relation has just named; it is closed below, and no error is raised in between.
     let attributes = unsafe {
@@ -274,6 +282,16 @@ fn identity(form: &pg_sys::FormData_pg_class) -> Identity {
         pg_sys::REPLICA_IDENTITY_INDEX => Identity::Index,
         _ => Identity::Default,
     }
+}
+
+fn appended_key_column(name: &str) -> Column {
+    let source = SourceColumn {
+        attnum: NO_ATTRIBUTE,
+        name: name.to_owned(),
+        type_oid: pg_sys::INT8OID.to_u32(),
+        typmod: -1,
+    };
+    Column { source, name: name.to_owned(), kind: Kind::Int, target_type: "BIGINT".to_owned() }
 }
 
 /// The attribute of a number; none when there is no such column any more.

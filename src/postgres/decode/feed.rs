@@ -17,10 +17,10 @@ use super::super::tuple::{RowMemory, Toast, TupleRow};
 use super::super::{compat, failpoint, latch, session};
 use super::filtered::Filtered;
 use super::incomplete::{Incomplete, TooMany};
-use super::mirrored::{self, Columnar, Mirrored, Route};
+use super::mirrored::{self, Columnar, Mirrored, Numbering, Route};
 use super::news::{FailedTable, News};
 use super::outgoing::Outgoing;
-use crate::encode::{Row, RowEncoder, Value};
+use crate::encode::{Appended, Row, RowEncoder, Value};
 use crate::lsn::Lsn;
 use crate::options::{OnStatement, Options};
 use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, PushError, TableIndex};
@@ -48,6 +48,8 @@ pub(in super::super) struct Feed {
     leaving: Vec<TableIndex>,
     /// The transaction at hand.
     pub(super) xid: u32,
+    /// Where its commit ends.
+    commit_end: Lsn,
     memory: RowMemory,
     changes: u32,
     records: u32,
@@ -73,6 +75,7 @@ impl Feed {
             catching_up: Vec::new(),
             leaving: Vec::new(),
             xid: 0,
+            commit_end: Lsn::INVALID,
             filtered: Filtered::default(),
             incomplete: Incomplete::default(),
             tables: HashMap::new(),
@@ -155,6 +158,7 @@ impl Feed {
     /// A transaction begins.
     pub(super) fn begin(&mut self, end: Lsn, xid: u32) {
         self.xid = xid;
+        self.commit_end = end;
         for relid in &self.catching_up {
             if let Some(table) = self.tables.get_mut(relid) {
                 table.begin(end, xid);
@@ -222,7 +226,7 @@ impl Feed {
         open: pg_sys::Relation,
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), String> {
-        let Self { tables, pipeline, memory, options, incomplete, xid, .. } = self;
+        let Self { tables, pipeline, memory, options, incomplete, xid, commit_end, .. } = self;
         // SAFETY: the caller vouches for the relation and its change; tuples conform to the relation's descriptor, and
         // the readers were made for it or the columns are looked at again.
         unsafe {
@@ -234,14 +238,24 @@ impl Feed {
             let (old, new) = compat::change_tuples(change);
             let descriptor = (*open).rd_att;
             let completes = table.completes;
-            let Columnar { index, new: new_reader, old: old_reader, identity_is_full, spec, encoder, .. } =
-                columnar;
+            let Columnar {
+                index,
+                new: new_reader,
+                old: old_reader,
+                identity_is_full,
+                spec,
+                encoder,
+                appended,
+                ..
+            } = columnar;
             memory.scoped(|| {
                 let old = (!old.is_null()).then(|| old_reader.heap_row(old, descriptor, Toast::Unchanged));
                 let new = (!new.is_null()).then(|| new_reader.heap_row(new, descriptor, Toast::Unchanged));
                 match (*change).action {
-                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => new
-                        .map_or(Ok(()), |new| pipeline.upsert(*index, Change::Insert, &new).map_err(reason)),
+                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => {
+                        new.map_or(Ok(()), |new| insert(pipeline, *index, appended, *commit_end, &new))
+                    }
+                    _ if appended.is_some() => Err(NOT_ADDRESSED.to_owned()),
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_UPDATE => match (old, new) {
                         (_, None) => Ok(()),
                         (old, Some(new)) => {
@@ -407,6 +421,29 @@ impl Feed {
         index
     }
 }
+
+/// Takes an inserted row in, under a key of its own if the table has none.
+#[inline]
+fn insert(
+    pipeline: &mut Pipeline,
+    index: TableIndex,
+    appended: &mut Option<Numbering>,
+    commit: Lsn,
+    row: &TupleRow<'_>,
+) -> Result<(), String> {
+    let taken = match appended {
+        None => pipeline.upsert(index, Change::Insert, row),
+        Some(numbering) => {
+            let (lsn, seq) = numbering.next(commit);
+            pipeline.upsert(index, Change::Insert, &Appended { row, lsn, seq })
+        }
+    };
+    taken.map_err(reason)
+}
+
+/// Why an UPDATE or DELETE of a table without a key cannot be done.
+const NOT_ADDRESSED: &str = "a row was updated or deleted, and the table has no key by which the target could find it; \
+                             give it a primary key and copy it again";
 
 /// An UPDATE on its way into the pipeline.
 pub(super) struct Update<'a> {

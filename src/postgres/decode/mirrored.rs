@@ -55,8 +55,28 @@ pub(super) struct Columnar {
     pub(super) old: TupleReader,
     /// REPLICA IDENTITY FULL: every old tuple is whole, whether or not the key changed.
     pub(super) identity_is_full: bool,
+    /// The rows of a table without a key are numbered within their commit.
+    pub(super) appended: Option<Numbering>,
     /// [`INVALIDATIONS`] when the columns were last looked at.
     seen: u64,
+}
+
+/// Numbers the rows of one table within each commit.
+#[derive(Default)]
+pub(super) struct Numbering {
+    commit: Lsn,
+    rows: i64,
+}
+
+impl Numbering {
+    /// The key of the next row of a commit: its end, and the row's number. The same when the log is read again.
+    pub(super) fn next(&mut self, commit: Lsn) -> (i64, i64) {
+        if self.commit != commit {
+            *self = Self { commit, rows: 0 };
+        }
+        self.rows += 1;
+        (commit.0.cast_signed(), self.rows)
+    }
 }
 
 /// A table of the mirror.
@@ -168,6 +188,7 @@ impl Mirrored {
                     encoder,
                     new: TupleReader::new(&spec, natts),
                     old: TupleReader::new(&spec, natts),
+                    appended: spec.is_appended().then(Numbering::default),
                     spec: Arc::new(spec),
                     identity_is_full: is_full,
                     seen,

@@ -19,6 +19,7 @@ use super::super::{catalog, decode, failpoint, labels, session, shmem};
 use super::source::{Source, Unreadable};
 use super::start::{DefinitionWatch, Mirror};
 use super::{exit, guard};
+use crate::encode::Appended;
 use crate::pipeline::{CopyBatch, LabelSequence};
 use crate::sink::{Job, JobId, Load, Outcome};
 
@@ -340,7 +341,13 @@ unsafe fn fill(
             if filter.as_mut().is_some_and(|filter| !filter.passes(slot)) {
                 continue;
             }
-            memory.scoped(|| batch.push(&source.reader.slot_row(slot)))
+            memory.scoped(|| {
+                let row = source.reader.slot_row(slot);
+                match source.appended_key(slot) {
+                    None => batch.push(&row),
+                    Some((lsn, seq)) => batch.push(&Appended { row: &row, lsn, seq }),
+                }
+            })
         };
         pushed.map_err(|problem| {
             format!("could not encode a row of \"{}\": {problem}", source.spec.source_name)

@@ -18,6 +18,7 @@ use crate::table::TableSpec;
 pub(super) struct Source {
     pub(super) spec: Arc<TableSpec>,
     pub(super) reader: TupleReader,
+    is_appended: bool,
 }
 
 /// Why a table cannot be read.
@@ -54,7 +55,23 @@ impl Source {
             return Err(Unreadable::Changed);
         }
         let reader = TupleReader::new(&spec, usize::try_from(natts).unwrap_or_default());
-        Ok(Self { spec: Arc::new(spec), reader })
+        Ok(Self { is_appended: spec.is_appended(), spec: Arc::new(spec), reader })
+    }
+
+    /// The key of a copied row of a table without one: of the relation, and of the place where the row lies. None for a
+    /// table that has a key.
+    ///
+    /// # Safety
+    ///
+    /// The slot holds a row of this table.
+    #[inline]
+    pub(super) unsafe fn appended_key(&self, slot: *mut pg_sys::TupleTableSlot) -> Option<(i64, i64)> {
+        if !self.is_appended {
+            return None;
+        }
+        // SAFETY: the caller vouches for the slot.
+        let (block, offset) = pgrx::itemptr::item_pointer_get_both(unsafe { (*slot).tts_tid });
+        Some((-i64::from(self.spec.relid), i64::from(block) * 65_536 + i64::from(offset)))
     }
 
     /// What writes its rows into loads of all columns.

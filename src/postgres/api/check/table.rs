@@ -6,7 +6,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
-use crate::postgres::catalog::relation::{self, Columns, Identity, RelationProblem};
+use crate::postgres::catalog::relation::{self, Columns, RelationProblem};
 use crate::postgres::catalog::{as_extension, server, source};
 use crate::table::{TableSpec, TargetTable};
 
@@ -49,7 +49,11 @@ pub(super) fn describe(
     let columns = candidate.columns.as_deref().map_or(Columns::All, Columns::Listed);
     // SAFETY: `opened` keeps the relation open until the end of this function.
     let described = unsafe { relation::describe(relation.as_ptr(), target, options, columns) };
-    described.map_err(|problem| unfit(problem, candidate.relid, &names))
+    let spec = described.map_err(|problem| unfit(problem, &names))?;
+    if spec.is_appended() {
+        appended(candidate, &names)?;
+    }
+    Ok(spec)
 }
 
 /// `schema.table` for messages and for commands.
@@ -185,19 +189,35 @@ fn rights(relation: &PgRelation, names: &Names, role: pg_sys::Oid) -> Result<(),
     Ok(())
 }
 
-fn unfit(problem: RelationProblem, relid: pg_sys::Oid, names: &Names) -> Failure {
-    let table = &names.plain;
-    if matches!(problem, RelationProblem::NoKey(Identity::Default | Identity::Full))
-        && as_extension(|| source::has_deferrable_key(relid))
-    {
-        let message = format!("cannot mirror table \"{table}\": its primary key is DEFERRABLE");
-        return Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-            .detail("A key that is checked at commit does not identify a row before.")
-            .hint(format!(
-                "Make a unique index on the same columns and ALTER TABLE {} REPLICA IDENTITY USING INDEX ….",
-                names.quoted
-            ));
+/// A table without a key can be appended to, unless somebody expects more of it.
+fn appended(candidate: &Candidate, names: &Names) -> Result<(), Failure> {
+    if as_extension(|| source::has_deferrable_key(candidate.relid)) {
+        return Err(deferrable_key(names));
     }
+    if candidate.filtered {
+        let message = format!("cannot mirror table \"{}\": it has no key", names.plain);
+        return Err(Failure::new(NOT_SUPPORTED, message)
+            .detail("Its publication has a row filter, a column list, or leaves operations out.")
+            .hint(format!(
+                "ALTER TABLE {} ADD PRIMARY KEY (…), or mirror the table without a publication.",
+                names.quoted
+            )));
+    }
+    Ok(())
+}
+
+fn deferrable_key(names: &Names) -> Failure {
+    let message = format!("cannot mirror table \"{}\": its primary key is DEFERRABLE", names.plain);
+    Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .detail("A key that is checked at commit does not identify a row before.")
+        .hint(format!(
+            "Make a unique index on the same columns and ALTER TABLE {} REPLICA IDENTITY USING INDEX ….",
+            names.quoted
+        ))
+}
+
+fn unfit(problem: RelationProblem, names: &Names) -> Failure {
+    let table = &names.plain;
     let code = match &problem {
         RelationProblem::NoKey(_) | RelationProblem::KeyNotPublished { .. } | RelationProblem::Gone => {
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE

@@ -191,5 +191,10 @@ fn unused_entries(specs: &[(TableSpec, bool)], options: &Options) -> Vec<Failure
 
 fn summary(spec: &TableSpec) -> String {
     let key: Vec<&str> = spec.key().iter().map(|column| column.name.as_str()).collect();
-    format!("Table \"{}\" goes to \"{}\", key ({}).", spec.source_name, spec.target, key.join(", "))
+    let appended = if spec.is_appended() {
+        "  It has no key: rows are only added, and an UPDATE or DELETE puts it into error."
+    } else {
+        ""
+    };
+    format!("Table \"{}\" goes to \"{}\", key ({}).{appended}", spec.source_name, spec.target, key.join(", "))
 }

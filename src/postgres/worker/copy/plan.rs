@@ -90,7 +90,8 @@ fn is_unchanged(mirror: &Mirror, table: &MirrorTableRow) -> bool {
     // SAFETY: opened just now, in this transaction, and used no more once it is closed.
     unsafe {
         let same_file = planned == Some(scan::relfilenode_of(relation));
-        let same_columns = Source::of(relation, table, mirror).is_ok();
+        // Rows without a key that were read twice, from two places, would be there twice.
+        let same_columns = Source::of(relation, table, mirror).is_ok_and(|source| !source.spec.is_appended());
         scan::close_table(relation);
         same_file && same_columns
     }

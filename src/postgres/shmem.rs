@@ -275,6 +275,8 @@ pub(crate) struct MirrorSlot {
     pub(crate) dismissed: u64,
     /// Holder and snapshot workers.
     pub(crate) helpers: Helpers,
+    /// How often one of them has ended by an error that nobody had asked for.
+    pub(crate) helper_failures: u64,
     /// Where the worker is in its life.
     pub(crate) state: MirrorState,
     /// Why it is in trouble, or was last.

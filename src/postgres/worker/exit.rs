@@ -34,6 +34,9 @@ pub(super) fn run_helper(mirror: &str, body: impl FnOnce() + std::panic::UnwindS
             // SAFETY: as in `run`.
             unsafe { pg_sys::LWLockReleaseAll() };
             shmem::note_error(&name, &text_of(&error));
+            if !is_by_request(report_of(&error).sql_error_code()) {
+                shmem::update(&name, |slot| slot.helper_failures += 1);
+            }
             error.rethrow()
         })
         .execute();

@@ -207,6 +207,15 @@ impl StarRocksSink {
     fn with_session<T>(
         &self,
         watch: &dyn Watch,
+        task: impl FnMut(&mut SqlSession) -> Result<T, StatementError>,
+    ) -> Result<T, StatementError> {
+        self.with_patience(Refusals::Final, watch, task)
+    }
+
+    fn with_patience<T>(
+        &self,
+        refusals: Refusals,
+        watch: &dyn Watch,
         mut task: impl FnMut(&mut SqlSession) -> Result<T, StatementError>,
     ) -> Result<T, StatementError> {
         let mut retries = Retries::new(&self.pace, watch);
@@ -222,6 +231,11 @@ impl StarRocksSink {
                 StatementError::Credentials { .. } => retries.credentials(&error.to_string()),
                 StatementError::Unreachable { .. } => retries.trouble(&error.to_string()),
                 StatementError::Refused { message, .. } if may_pass(message) => {
+                    retries.trouble(&error.to_string())
+                }
+                StatementError::Refused { .. } | StatementError::Malformed { .. }
+                    if refusals == Refusals::Waited =>
+                {
                     retries.trouble(&error.to_string())
                 }
                 _ => return Err(error),
@@ -278,13 +292,24 @@ impl Sink for StarRocksSink {
         watch: &dyn Watch,
     ) -> Result<Option<OwnerRow>, StatementError> {
         let replication_num = self.config.replication_num;
-        self.with_session(watch, |session| owner::step(session, database, replication_num, step))
+        self.with_patience(Refusals::Waited, watch, |session| {
+            owner::step(session, database, replication_num, step)
+        })
     }
 
     fn interrupter(&self) -> Interrupter {
         let agent = self.http.agent();
         Box::new(move || agent.clone().shutdown())
     }
+}
+
+/// What an error that the server answers with means.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Refusals {
+    /// Somebody is told, unless it says itself that it may pass.
+    Final,
+    /// Nothing goes on without the statement: it is repeated until the server takes it, or an administrator mends why not.
+    Waited,
 }
 
 /// What is known of a load before its label is asked for.
@@ -309,8 +334,21 @@ fn refused_by_us(message: String) -> LoadError {
 /// Statements that wait for something to end on the server.
 fn may_pass(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    let waiting = ["not normal", "operation is in progress", "timeout", "timed out", "not ready", "no alive"];
-    waiting.iter().any(|fragment| message.contains(fragment))
+    const WAITING: [&str; 12] = [
+        "not normal",
+        "operation is in progress",
+        "timeout",
+        "timed out",
+        "not ready",
+        "no alive",
+        "no backend",
+        "try again",
+        "too many connections",
+        "shutting down",
+        "rpc failed",
+        "unavailable",
+    ];
+    WAITING.iter().any(|fragment| message.contains(fragment))
 }
 
 /// The beginning of an error log: whole lines, as far as they are few and short.

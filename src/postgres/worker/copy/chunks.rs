@@ -10,7 +10,8 @@ use super::super::start::Mirror;
 use super::super::{Child, WorkerKind};
 use super::holding::{Held, start_child};
 
-/// How often a snapshot worker may fail, without any chunk being done between, before the copy gives up.
+/// How often snapshot workers may fail, without any chunk being done between, before the copy gives up. One that somebody
+/// ends has not failed.
 const MOST_FAILURES: u32 = 5;
 /// How often the copy is looked after.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -33,16 +34,17 @@ pub(in super::super) fn copy_chunks(
 ) -> Copied {
     let mut workers: Vec<Child> = Vec::new();
     let mut failures = 0;
+    let mut failed_before = failed_workers(mirror);
     let mut fewest_left = usize::MAX;
     loop {
-        let had_workers = !workers.is_empty();
         workers.retain(|worker| !worker.is_gone());
         if held.is_lost() {
             workers.iter().for_each(Child::terminate);
         }
         if workers.is_empty() {
-            let (given_back, left) = session::transaction(|| {
-                (catalog::chunk::release_claims(&mirror.name), catalog::chunk::count_left(&mirror.name))
+            let left = session::transaction(|| {
+                catalog::chunk::release_claims(&mirror.name);
+                catalog::chunk::count_left(&mirror.name)
             });
             if left == 0 {
                 return Copied::All;
@@ -53,7 +55,9 @@ pub(in super::super) fn copy_chunks(
             if left < fewest_left {
                 (fewest_left, failures) = (left, 0);
             }
-            if had_workers && given_back > 0 {
+            let failed = failed_workers(mirror);
+            if failed > failed_before {
+                failed_before = failed;
                 failures += 1;
                 give_up_after(failures, mirror);
             }
@@ -74,6 +78,10 @@ fn start_workers(mirror: &Mirror, chunks: usize) -> Vec<Child> {
             .map_while(|_| Child::start_helper(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
     );
     workers
+}
+
+fn failed_workers(mirror: &Mirror) -> u64 {
+    shmem::find(&mirror.name).map_or(0, |slot| slot.helper_failures)
 }
 
 fn give_up_after(failures: u32, mirror: &Mirror) {

@@ -33,6 +33,7 @@ mod readme;
 mod refusal;
 mod resumed_copy;
 mod shutdown;
+mod sizes;
 mod slot;
 mod slot_guard;
 mod soak;

@@ -4,6 +4,7 @@
 //! `dbmazz_check_mirror` shows good and bad findings as rows. Checks run with the rights of the caller.
 //!
 //! * [`settings`]: the server's settings and room for one more mirror.
+//! * [`sizes`]: whether values are too long for the target.
 //! * [`tables`]: which tables, and whether each can be mirrored.
 //! * [`target`]: whether StarRocks answers and lets us in.
 
@@ -21,6 +22,7 @@ use crate::postgres::encoding::own_text;
 use crate::postgres::guc;
 
 mod settings;
+mod sizes;
 mod table;
 mod tables;
 mod target;

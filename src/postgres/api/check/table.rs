@@ -6,6 +6,7 @@ use pgrx::PgRelation;
 use pgrx::spi::quote_qualified_identifier;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use super::sizes;
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::relation::{self, Columns, Identity, RelationProblem};
@@ -51,7 +52,9 @@ pub(super) fn describe(
     let columns = candidate.columns.as_deref().map_or(Columns::All, Columns::Listed);
     // SAFETY: `opened` keeps the relation open until the end of this function.
     let described = unsafe { relation::describe(relation.as_ptr(), target, options, columns) };
-    described.map_err(|problem| unfit(problem, candidate.relid, &names))
+    let spec = described.map_err(|problem| unfit(problem, candidate.relid, &names))?;
+    sizes::check(&spec, options)?;
+    Ok(spec)
 }
 
 /// `schema.table` for messages and for commands.

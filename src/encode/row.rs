@@ -337,6 +337,7 @@ fn write_value(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         Value::HexBytes(digits) => return hex::write_digits(digits, out),
         Value::Json(document) => return json::write_document(document, out),
         Value::Text(text) => return json::write_string(text, out),
+        Value::NotUtf8 => return Err(Reason::InvalidUtf8),
         Value::Malformed => return Err(Reason::Malformed),
     }
     Ok(())

@@ -37,6 +37,8 @@ pub enum Value<'a> {
     /// Characters: text types, and what the output function of any other type prints. Meant to be UTF-8, not yet
     /// checked.
     Text(&'a [u8]),
+    /// Characters that cannot be told in UTF-8; the encoder refuses them.
+    NotUtf8,
     /// A text that is no value of its column's type. No source of PostgreSQL's makes one; the encoder refuses it.
     Malformed,
 }

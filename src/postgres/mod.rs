@@ -6,6 +6,7 @@
 //! * `decode`: the log, from records to rows in the pipeline.
 //! * `scan`: block ranges of a table, from pages to rows in a load.
 //! * `tuple`: a tuple becomes values; decode and scan meet here.
+//! * `encoding`: databases whose encoding is not UTF8.
 //! * `shmem`: what the processes tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
 //! * `failpoint`: where tests make a process fail; nothing in any other build.
@@ -21,6 +22,7 @@ mod api;
 mod catalog;
 mod compat;
 mod decode;
+mod encoding;
 mod failpoint;
 mod ffi;
 mod guc;

@@ -1,11 +1,11 @@
 //! How a worker prepares its session: nothing that a database's or role's settings say may change what it writes.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{compat, guc, shmem};
+use super::{compat, encoding, guc, shmem};
 use crate::lsn::Lsn;
 
 /// The settings of every worker. The formats are those that the encoder reads; the time-outs would end a worker
@@ -33,15 +33,21 @@ pub(super) fn prepare() {
     for (name, value) in SETTINGS.iter().chain(compat::SESSION_SETTINGS) {
         let name = CString::new(*name).unwrap_or_default();
         let value = CString::new(*value).unwrap_or_default();
-        // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
+        set(&name, &value);
+    }
+    // pgoutput converts to it. The conversion function is looked up in the catalogs.
+    transaction(|| set(c"client_encoding", encoding::client_encoding()));
+}
+
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 

@@ -16,6 +16,7 @@ use std::fmt;
 use pgrx::pg_sys;
 use pgrx::{PGRXSharedMemory, PgLwLock};
 
+use super::encoding::own_text;
 use crate::lsn::Lsn;
 use crate::options::SlotGuardAction;
 
@@ -383,8 +384,9 @@ pub(crate) fn update<T>(mirror: &str, change: impl FnOnce(&mut MirrorSlot) -> T)
 pub(crate) fn note_error(mirror: &str, reason: &str) {
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let reason = Text::new(&own_text(reason));
     update(mirror, |slot| {
-        slot.last_error = Text::new(reason);
+        slot.last_error = reason;
         slot.last_error_at = now;
     });
 }

@@ -4,12 +4,13 @@
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 use pgrx::varlena;
 
 use crate::encode::{Row, Value};
-use crate::table::TableSpec;
+use crate::table::{Kind, TableSpec};
 
+use super::encoding::{Conversion, NoConversion};
 use super::ffi;
 
 /// What a TOAST pointer in a tuple means.
@@ -43,6 +44,8 @@ enum Read {
     JsonOutput(Output),
     /// Every other type is what its output function prints.
     TextOutput(Output),
+    /// Characters of a database whose encoding is not UTF8.
+    Converted(Box<(Read, Conversion)>),
 }
 
 /// A type's output function, looked up once.
@@ -99,7 +102,7 @@ impl TupleReader {
     pub(super) fn new(spec: &TableSpec, natts: usize) -> Self {
         let columns = spec.columns.iter().map(|column| ColumnReader {
             attribute: usize::try_from(column.source.attnum - 1).unwrap_or_default(),
-            read: read_of(pg_sys::Oid::from(column.source.type_oid)),
+            read: in_utf8(read_of(pg_sys::Oid::from(column.source.type_oid), column.kind)),
         });
         Self {
             columns: columns.collect(),
@@ -203,6 +206,27 @@ impl TupleRow<'_> {
             Read::JsonOutput(output) => self.varlena(unsafe { self.print(output, datum) }, Value::Json),
             // SAFETY: as above.
             Read::TextOutput(output) => self.varlena(unsafe { self.print(output, datum) }, Value::Text),
+            // SAFETY: as above.
+            Read::Converted(converted) => unsafe { self.converted(converted, datum) },
+        }
+    }
+
+    /// Reads a datum and converts its characters.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::read`].
+    #[cold]
+    unsafe fn converted<'v>(
+        &'v self,
+        (read, conversion): &'v (Read, Conversion),
+        datum: pg_sys::Datum,
+    ) -> Value<'v> {
+        // SAFETY: the caller vouches for the datum.
+        match unsafe { self.read(read, datum) } {
+            Value::Text(text) => conversion.to_utf8(text).map_or(Value::NotUtf8, Value::Text),
+            Value::Json(text) => conversion.to_utf8(text).map_or(Value::NotUtf8, Value::Json),
+            value => value,
         }
     }
 
@@ -265,9 +289,14 @@ impl TupleRow<'_> {
     }
 }
 
-/// The datum layout of a type.
-fn read_of(type_oid: pg_sys::Oid) -> Read {
+/// The datum layout of a type, or its output function.
+fn read_of(type_oid: pg_sys::Oid, kind: Kind) -> Read {
     match type_oid {
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Read::Text,
+        pg_sys::NAMEOID => Read::Name,
+        // json is stored as text.
+        pg_sys::JSONOID if kind == Kind::Text => Read::Text,
+        other if kind == Kind::Text => Read::TextOutput(Output::of(other)),
         pg_sys::BOOLOID => Read::Bool,
         pg_sys::INT2OID => Read::Int2,
         pg_sys::INT4OID => Read::Int4,
@@ -281,10 +310,20 @@ fn read_of(type_oid: pg_sys::Oid) -> Read {
         pg_sys::NUMERICOID => Read::Numeric,
         pg_sys::BYTEAOID => Read::Bytes,
         pg_sys::JSONOID => Read::Json,
-        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Read::Text,
-        pg_sys::NAMEOID => Read::Name,
         pg_sys::JSONBOID => Read::JsonOutput(Output::of(type_oid)),
         other => Read::TextOutput(Output::of(other)),
+    }
+}
+
+/// The same, in UTF-8 when the database has another encoding. Whether it can be converted was asked at the start of the
+/// mirror.
+fn in_utf8(read: Read) -> Read {
+    let has_characters =
+        matches!(read, Read::Json | Read::Text | Read::Name | Read::JsonOutput(_) | Read::TextOutput(_));
+    match Conversion::of_database() {
+        Ok(Some(conversion)) if has_characters => Read::Converted(Box::new((read, conversion))),
+        Ok(_) => read,
+        Err(NoConversion) => error!("cannot convert the encoding of the database to UTF8"),
     }
 }
 

@@ -20,8 +20,13 @@ pub(crate) struct Database {
 impl Database {
     /// Makes a database with a name of its own and connects to it.
     pub(crate) fn create(cluster: &Arc<Cluster>) -> Outcome<Self> {
+        Self::create_with(cluster, "")
+    }
+
+    /// The same with a clause of `CREATE DATABASE`.
+    pub(crate) fn create_with(cluster: &Arc<Cluster>, clause: &str) -> Outcome<Self> {
         let name = cluster.unused_database_name();
-        Self::connect(cluster, "postgres")?.execute(&format!("CREATE DATABASE {name}"))?;
+        Self::connect(cluster, "postgres")?.execute(&format!("CREATE DATABASE {name} {clause}"))?;
         Self::connect(cluster, &name)
     }
 

@@ -40,6 +40,7 @@ pub(crate) use database::Database;
 pub(crate) use failpoint::{Action, Failpoint};
 pub(crate) use failure::{Failure, Outcome};
 pub(crate) use installation::Installation;
+pub(crate) use normal_form::normal_form;
 pub(crate) use pair::Pair;
 pub(crate) use pgbench::Pgbench;
 pub(crate) use proxy::{Proxy, Traffic};

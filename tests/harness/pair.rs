@@ -35,9 +35,20 @@ impl Pair {
 
     /// Both databases and the extension, but no server yet.
     pub(crate) fn without_server(cluster: &Arc<Cluster>, starrocks: StarRocks) -> Outcome<Self> {
+        Self::between(Database::create(cluster)?, starrocks)
+    }
+
+    /// A pair whose source database has this encoding, and the locale C.
+    pub(crate) fn in_encoding(cluster: &Arc<Cluster>, encoding: &str) -> Outcome<Self> {
+        let clause = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+        let mut pair = Self::between(Database::create_with(cluster, &clause)?, StarRocks::start()?)?;
+        pair.create_server("starrocks", &pair.server_options())?;
+        Ok(pair)
+    }
+
+    fn between(mut source: Database, starrocks: StarRocks) -> Outcome<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut source = Database::create(cluster)?;
         source.execute("CREATE EXTENSION dbmazz")?;
         let target = Target::of(&starrocks, &format!("dbmazz_test_{}_{number}", std::process::id()))?;
         let mirror = format!("m_{}", source.name());

@@ -16,6 +16,7 @@ mod crash;
 mod crash_matrix;
 mod drop_extension;
 mod drop_mirror;
+mod encodings;
 mod failover;
 mod faults;
 mod first_mirror;
@@ -25,6 +26,7 @@ mod keyless;
 mod large_transactions;
 mod lifecycle;
 mod loads;
+mod names;
 mod own_tools;
 mod owner;
 mod random_changes;
@@ -32,11 +34,13 @@ mod readme;
 mod refusal;
 mod resumed_copy;
 mod shutdown;
+mod sizes;
 mod slot;
 mod slot_guard;
 mod soak;
 mod starts;
 mod tables;
+mod type_paths;
 mod types;
 mod views;
 mod workload;
@@ -74,7 +78,13 @@ fn on_its_own_cluster(settings: &Settings, test: impl FnOnce(&mut Pair) -> Outco
 
 /// A failure becomes a panic while the pair is still there, so that its drop can show views and log.
 fn run_on(cluster: &Arc<Cluster>, test: impl FnOnce(&mut Pair) -> Outcome) {
-    let mut pair = Pair::new(cluster).unwrap_or_else(|failure| panic!("{failure}\n{}", cluster.end_of_log()));
+    let pair = Pair::new(cluster).unwrap_or_else(|failure| panic!("{failure}\n{}", cluster.end_of_log()));
+    run_with(pair, test);
+}
+
+/// The same with a pair that is there already.
+fn run_with(mut pair: Pair, test: impl FnOnce(&mut Pair) -> Outcome) {
+    let cluster = Arc::clone(pair.source.cluster());
     if let Err(failure) = test(&mut pair) {
         panic!("{failure}");
     }

@@ -5,6 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 
 use crate::options::OptionError;
 use crate::postgres::catalog::server::ServerProblem;
+use crate::postgres::encoding::own_text;
 
 /// Something that keeps a request from being done, and what would mend it.
 #[derive(Clone, Debug)]
@@ -85,12 +86,12 @@ impl From<ServerProblem> for Failure {
 
 impl From<Failure> for ErrorReport {
     fn from(failure: Failure) -> Self {
-        let mut report = Self::new(failure.code, failure.message, "dbmazz");
+        let mut report = Self::new(failure.code, own_text(&failure.message).into_owned(), "dbmazz");
         if let Some(detail) = failure.detail {
-            report = report.set_detail(detail);
+            report = report.set_detail(own_text(&detail).into_owned());
         }
         if let Some(hint) = failure.hint {
-            report = report.set_hint(hint);
+            report = report.set_hint(own_text(&hint).into_owned());
         }
         report
     }

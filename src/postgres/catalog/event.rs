@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use super::query;
+use crate::postgres::encoding::own_text;
 
 /// Old events are looked for each time that so many new ones have come …
 const TRIM_EVERY: i64 = 100;
@@ -62,9 +63,9 @@ impl<'a> Event<'a> {
                 self.mirror.into(),
                 self.relid.into(),
                 self.severity.word().into(),
-                self.message.into(),
-                self.detail.into(),
-                self.hint.into(),
+                own_text(self.message).as_ref().into(),
+                self.detail.map(own_text).as_deref().into(),
+                self.hint.map(own_text).as_deref().into(),
             ],
             |row| row.must::<i64>(1),
         );

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use serde_json::Value;
 
 use super::query;
+use crate::postgres::encoding;
 use crate::sink::starrocks::field_name;
 use crate::table::TableSpec;
 
@@ -14,8 +15,17 @@ use crate::table::TableSpec;
 pub(in crate::postgres) struct Lookup {
     /// `SELECT ctid FROM ONLY …`.
     select: String,
-    /// Per column of the key: its name in a line, and the condition up to the value.
-    key: Vec<(String, String)>,
+    key: Vec<KeyColumn>,
+}
+
+/// A column of the key.
+struct KeyColumn {
+    /// Its name in a line.
+    field: String,
+    /// The condition up to the value.
+    condition: String,
+    /// Its type, for values that must be converted.
+    type_name: String,
 }
 
 impl Lookup {
@@ -38,7 +48,12 @@ impl Lookup {
         let key = spec.key().iter().enumerate().map(|(number, column)| {
             let name = column.source.name.replace('"', "\"\"");
             let equals = equality(column.source.type_oid)?;
-            Ok((field_name(spec, number), format!("\"{name}\" {equals} ")))
+            let condition = format!("\"{name}\" {equals} ");
+            Ok(KeyColumn {
+                field: field_name(spec, number),
+                condition,
+                type_name: type_name(column.source.type_oid),
+            })
         });
         Ok(Self {
             select: format!("SELECT ctid FROM ONLY {schema}.{table} WHERE "),
@@ -57,14 +72,14 @@ impl Lookup {
         let values: serde_json::Map<String, Value> =
             serde_json::from_slice(&document).map_err(|_| malformed())?;
         let mut sql = self.select.clone();
-        for (number, (field, condition)) in self.key.iter().enumerate() {
+        for (number, KeyColumn { field, condition, type_name }) in self.key.iter().enumerate() {
             let text = match values.get(field).ok_or_else(malformed)? {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
             let and = if number == 0 { "" } else { " AND " };
             // Writing to a string cannot fail.
-            let _ = write!(sql, "{and}{condition}{}", literal(&text));
+            let _ = write!(sql, "{and}{condition}{}", literal(&text, type_name));
         }
         Ok(query::row(&sql, &[], |row| row.must(1)))
     }
@@ -94,7 +109,19 @@ fn quoted(name: &CStr) -> String {
     format!("\"{}\"", name.to_string_lossy().replace('"', "\"\""))
 }
 
-/// A text as an SQL literal of no type yet: it takes that of what it is compared with.
-fn literal(text: &str) -> String {
+fn type_name(type_oid: u32) -> String {
+    // SAFETY: looks into caches; the answer is a C string in the current memory context.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be_qualified(type_oid.into())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A text as an SQL literal of no type yet: it takes that of what it is compared with. In a database of another encoding
+/// the statement cannot hold it; the server converts it.
+fn literal(text: &str, type_name: &str) -> String {
+    if !text.is_ascii() && encoding::needs_conversion() {
+        let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        return format!("pg_catalog.convert_from('\\x{digits}', 'UTF8')::{type_name}");
+    }
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

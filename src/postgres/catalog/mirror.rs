@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::query::{self, Row};
 use crate::lsn::Lsn;
+use crate::postgres::encoding::own_text;
 use crate::postgres::lsn_datum::LsnDatum;
 use crate::postgres::shmem::MirrorState;
 
@@ -125,7 +126,7 @@ pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: 
         "UPDATE dbmazz.mirror SET state = $2, last_error = coalesce($3, last_error),
              last_error_at = CASE WHEN $3 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END
          WHERE mirror = $1",
-        &[mirror.into(), state.as_str().into(), error.into()],
+        &[mirror.into(), state.as_str().into(), error.map(own_text).as_deref().into()],
     );
 }
 

@@ -4,8 +4,8 @@
 //!   Plain columns only, so that the decoding worker may use them: nothing there fills its caches with the present
 //!   state of a user's table.
 //! * [`relation`]: an open relation becomes a [`crate::table::TableSpec`]. Reads descriptor and system caches only.
-//! * [`server`], [`publication`], [`source`]: foreign servers with their user mappings, publications, and what the
-//!   server says about itself.
+//! * [`server`], [`publication`], [`source`], [`sizes`]: foreign servers with their user mappings, publications, what the
+//!   server says about itself, and how long values are.
 //!
 //! Transactions are the caller's business: everything here runs inside one. Workers are superusers; a backend goes
 //! through [`as_extension`], since users have no rights on the tables.
@@ -23,6 +23,7 @@ pub(super) mod publication;
 mod query;
 pub(super) mod relation;
 pub(super) mod server;
+pub(super) mod sizes;
 pub(super) mod source;
 pub(super) mod table;
 

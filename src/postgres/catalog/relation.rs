@@ -10,9 +10,9 @@ use std::fmt::{self, Write as _};
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys;
 
-use super::super::compat;
+use super::super::{compat, encoding};
 use crate::options::Options;
-use crate::sink::starrocks::{ColumnUse, UnsupportedKey, map_type};
+use crate::sink::starrocks::{ColumnUse, UnsupportedKey, kind_for_chosen_type, map_type};
 use crate::table::{APPENDED_KEY, Column, Kind, NO_ATTRIBUTE, SourceColumn, TableSpec, TargetTable};
 
 /// Which columns of a table are mirrored.
@@ -77,6 +77,8 @@ pub(in crate::postgres) enum RelationProblem {
     },
     /// A name is not valid in UTF-8.
     NameNotUtf8,
+    /// A name is not ASCII, in a database that is not UTF8.
+    NameNotAscii,
     /// The table is on its way out.
     Gone,
 }
@@ -100,7 +102,9 @@ impl RelationProblem {
             Self::NamesDifferByCase { .. } | Self::ReservedName { .. } => {
                 format!("ALTER TABLE {table} RENAME COLUMN …, or leave the table out of the mirror.")
             }
-            Self::NameNotUtf8 | Self::Gone => "Leave the table out of the mirror.".to_owned(),
+            Self::NameNotUtf8 | Self::NameNotAscii | Self::Gone => {
+                "Leave the table out of the mirror.".to_owned()
+            }
         }
     }
 }
@@ -125,6 +129,9 @@ impl fmt::Display for RelationProblem {
                 write!(f, "StarRocks does not allow \"{column}\" as the name of a column")
             }
             Self::NameNotUtf8 => f.write_str("a name in it is not valid UTF-8"),
+            Self::NameNotAscii => f.write_str(
+                "a name in it has characters beyond ASCII, and the encoding of the database is not UTF8",
+            ),
             Self::Gone => f.write_str("its schema does not exist any more"),
         }
     }
@@ -236,7 +243,7 @@ fn source_name(form: &pg_sys::FormData_pg_class) -> Result<String, RelationProbl
         if schema.is_null() {
             return Err(RelationProblem::Gone);
         }
-        CStr::from_ptr(schema).to_str().map_err(|_| RelationProblem::NameNotUtf8)?
+        in_utf8(CStr::from_ptr(schema).to_bytes().to_vec())?
     };
     Ok(format!("{schema}.{}", name_of(&form.relname)?))
 }
@@ -303,7 +310,15 @@ fn attribute<'a>(descriptor: &'a PgTupleDesc<'_>, attnum: i16) -> Option<&'a pg_
 fn name_of(name: &pg_sys::NameData) -> Result<String, RelationProblem> {
     let bytes: Vec<u8> =
         name.data.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
-    String::from_utf8(bytes).map_err(|_| RelationProblem::NameNotUtf8)
+    in_utf8(bytes)
+}
+
+/// A name of the catalog. Where texts are converted names would have to be as well, on every way to and from the catalogs.
+fn in_utf8(name: Vec<u8>) -> Result<String, RelationProblem> {
+    if !name.is_ascii() && encoding::needs_conversion() {
+        return Err(RelationProblem::NameNotAscii);
+    }
+    String::from_utf8(name).map_err(|_| RelationProblem::NameNotUtf8)
 }
 
 fn describe_column(
@@ -319,8 +334,11 @@ fn describe_column(
     let source =
         SourceColumn { attnum: attribute.attnum, name: name.clone(), type_oid: base.to_u32(), typmod };
     let (kind, target_type) = map_type(&source, column_use).map_err(RelationProblem::UnsupportedKey)?;
-    let chosen = options.column_map.get(&format!("{source_name}.{name}"));
-    Ok(Column { source, name, kind, target_type: chosen.cloned().unwrap_or(target_type) })
+    let Some(chosen) = options.column_map.get(&format!("{source_name}.{name}")) else {
+        return Ok(Column { source, name, kind, target_type });
+    };
+    let kind = kind_for_chosen_type(kind, chosen, column_use);
+    Ok(Column { source, name, kind, target_type: chosen.clone() })
 }
 
 /// Names that StarRocks takes for the same, or keeps for itself (`FeNameFormat.java`).

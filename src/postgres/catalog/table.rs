@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use super::event::{Event, Severity};
 use super::query::{self, Row};
 use crate::lsn::Lsn;
+use crate::postgres::encoding::own_text;
 use crate::postgres::lsn_datum::LsnDatum;
 use crate::postgres::shmem;
 use crate::snapshot::CatchUp;
@@ -191,7 +192,7 @@ pub(in crate::postgres) fn write_state(
 ) {
     query::run(
         "UPDATE dbmazz.mirror_table SET state = $3, last_error = $4 WHERE mirror = $1 AND relid = $2",
-        &[mirror.into(), relid.into(), state.as_char().into(), error.into()],
+        &[mirror.into(), relid.into(), state.as_char().into(), error.map(own_text).as_deref().into()],
     );
 }
 

@@ -34,4 +34,4 @@ pub use http::TlsError;
 pub use options::{OptionError, validate_mapping_options, validate_server_options};
 pub use owner::release_claim;
 pub use sql::{SqlSession, TextRow};
-pub use types::{ColumnUse, UnsupportedKey, map_type};
+pub use types::{ColumnUse, UnsupportedKey, kind_for_chosen_type, map_type};

@@ -62,6 +62,19 @@ pub fn map_type(source: &SourceColumn, column_use: ColumnUse) -> Result<(Kind, S
     })
 }
 
+/// How to write the values of a column whose type at the target was chosen by hand.
+///
+/// A text type takes every value as PostgreSQL prints it, so nothing is out of range and nothing is rounded: NaN,
+/// infinity, a JSON `null`, numbers of any length in a document. Keys stay as they are, because equal keys must be equal
+/// texts.
+pub fn kind_for_chosen_type(kind: Kind, target_type: &str, column_use: ColumnUse) -> Kind {
+    let name = target_type.trim_start();
+    let is_text = ["VARCHAR", "STRING", "CHAR", "TEXT"]
+        .iter()
+        .any(|text| name.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text)));
+    if is_text && column_use == ColumnUse::Value { Kind::Text } else { kind }
+}
+
 const fn unfit_for_keys(type_oid: u32) -> Option<&'static str> {
     match type_oid {
         oid::FLOAT4 => Some("real"),
@@ -119,9 +132,8 @@ fn text_type(type_oid: u32, typmod: i32) -> String {
         }
         oid::BIT | oid::VARBIT => varchar(length.unwrap_or(MAX_TEXT_BYTES)),
         oid::TIME => varchar(15),
-        oid::TIMETZ | oid::INTERVAL | oid::INET | oid::CIDR | oid::MACADDR | oid::MACADDR8 | oid::MONEY => {
-            varchar(64)
-        }
+        oid::INTERVAL => varchar(INTERVAL_BYTES),
+        oid::TIMETZ | oid::INET | oid::CIDR | oid::MACADDR | oid::MACADDR8 | oid::MONEY => varchar(64),
         _ => varchar(MAX_TEXT_BYTES),
     }
 }
@@ -132,7 +144,10 @@ fn varchar(bytes: usize) -> String {
 
 const VARHDRSZ: i32 = 4;
 const MAX_DECIMAL_DIGITS: i32 = 38;
-const BARE_NUMERIC_BYTES: usize = 65_533;
+/// The most that a numeric without limits prints: 131072 digits, the point, 16383 decimals, the sign.
+const BARE_NUMERIC_BYTES: usize = 147_457;
+/// The most that an interval prints has 67 characters.
+const INTERVAL_BYTES: usize = 80;
 
 /// `pg_type.oid` of the types that are not simply text; they never change.
 mod oid {
@@ -195,13 +210,13 @@ mod tests {
             let typmod = numeric(precision, scale);
             assert_eq!(mapped(oid::NUMERIC, typmod, ColumnUse::Value), expected, "({precision},{scale})");
         }
-        assert_eq!(mapped(oid::NUMERIC, -1, ColumnUse::Value), "VARCHAR(65533)");
+        assert_eq!(mapped(oid::NUMERIC, -1, ColumnUse::Value), "VARCHAR(147457)");
     }
 
     #[test]
     fn numeric_keys_are_text() {
         assert_eq!(mapped(oid::NUMERIC, numeric(10, 2), ColumnUse::Key), "VARCHAR(13)");
-        assert_eq!(mapped(oid::NUMERIC, -1, ColumnUse::Key), "VARCHAR(65533)");
+        assert_eq!(mapped(oid::NUMERIC, -1, ColumnUse::Key), "VARCHAR(147457)");
     }
 
     #[test]
@@ -219,6 +234,18 @@ mod tests {
             assert!(map_type(&source, ColumnUse::Key).is_err(), "type {type_oid} is taken as a key");
             assert!(map_type(&source, ColumnUse::Value).is_ok());
         }
+    }
+
+    #[test]
+    fn column_that_is_text_at_the_target_travels_as_text() {
+        let value = |target_type| kind_for_chosen_type(Kind::Json, target_type, ColumnUse::Value);
+        for target_type in ["VARCHAR(100)", " varchar(1048576)", "STRING", "Char(9)"] {
+            assert_eq!(value(target_type), Kind::Text, "{target_type}");
+        }
+        for target_type in ["JSON", "DECIMAL(20,4)", "VARBINARY", "ARRAY<VARCHAR(10)>", ""] {
+            assert_eq!(value(target_type), Kind::Json, "{target_type}");
+        }
+        assert_eq!(kind_for_chosen_type(Kind::Numeric, "VARCHAR(9)", ColumnUse::Key), Kind::Numeric);
     }
 
     #[test]

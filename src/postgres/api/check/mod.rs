@@ -4,6 +4,7 @@
 //! `dbmazz_check_mirror` shows good and bad findings as rows. Checks run with the rights of the caller.
 //!
 //! * [`settings`]: the server's settings and room for one more mirror.
+//! * [`sizes`]: whether values are too long for the target.
 //! * [`tables`]: which tables, and whether each can be mirrored.
 //! * [`target`]: whether StarRocks answers and lets us in.
 
@@ -17,9 +18,11 @@ use serde_json::Value;
 use super::failure::Failure;
 use crate::options::Options;
 use crate::postgres::catalog::{server, table::NewTable};
+use crate::postgres::encoding::own_text;
 use crate::postgres::guc;
 
 mod settings;
+mod sizes;
 mod table;
 mod tables;
 mod target;
@@ -141,18 +144,24 @@ fn dbmazz_check_mirror(
     let preflight = Preflight::run(&request);
     let left_out = preflight.left_out.into_iter().map(|failure| {
         let detail = format!("left out: {}", failure.summary());
-        ("table".to_owned(), true, Some(detail), failure.hint)
+        ("table".to_owned(), true, Some(shown(detail)), failure.hint.map(shown))
     });
     let rows: Vec<_> = preflight
         .findings
         .into_iter()
         .map(|finding| match finding.outcome {
-            Ok(detail) => (finding.check.to_owned(), true, Some(detail), None),
-            Err(failure) => (finding.check.to_owned(), false, Some(failure.summary()), failure.hint),
+            Ok(detail) => (finding.check.to_owned(), true, Some(shown(detail)), None),
+            Err(failure) => {
+                (finding.check.to_owned(), false, Some(shown(failure.summary())), failure.hint.map(shown))
+            }
         })
         .chain(left_out)
         .collect();
     Ok(TableIterator::new(rows))
+}
+
+fn shown(text: String) -> String {
+    own_text(&text).into_owned()
 }
 
 /// The elements of an array of tables, none of which may be NULL.

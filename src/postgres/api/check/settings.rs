@@ -6,6 +6,7 @@ use super::{Preflight, Request};
 use crate::postgres::api::failure::Failure;
 use crate::postgres::api::pending;
 use crate::postgres::catalog::{as_extension, mirror, source};
+use crate::postgres::encoding::{self, Conversion, NoConversion};
 use crate::postgres::shmem::{self, Wanted};
 
 /// Runs all of them.
@@ -45,14 +46,18 @@ fn primary() -> Result<String, Failure> {
 }
 
 fn encoding() -> Result<String, Failure> {
-    // SAFETY: reads a variable of this process.
-    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
-        return Ok("The encoding of the database is UTF8.".to_owned());
+    let name = encoding::name();
+    match Conversion::of_database() {
+        Ok(Some(_)) => Ok(format!("The encoding of the database is {name}; texts are converted to UTF8.")),
+        Ok(None) => Ok(format!("The encoding of the database is {name}.")),
+        Err(NoConversion) => {
+            let code = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
+            let message = format!("cannot mirror a database whose encoding is {name}");
+            Err(Failure::new(code, message)
+                .detail("The server has no conversion from it to UTF8.")
+                .hint("Dump the database and restore it into one created with ENCODING 'UTF8'."))
+        }
     }
-    let code = PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED;
-    Err(Failure::new(code, "cannot mirror a database whose encoding is not UTF8")
-        .detail("Converting from other encodings is not supported yet.")
-        .hint("Dump the database and restore it into one created with ENCODING 'UTF8'."))
 }
 
 fn wal_level() -> Result<String, Failure> {

@@ -1,9 +1,12 @@
 //! Whether one table can be mirrored: its kind, the caller's rights, its key and columns.
 
+use std::ffi::CStr;
+
 use pgrx::PgRelation;
 use pgrx::spi::quote_qualified_identifier;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use super::sizes;
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::relation::{self, Columns, RelationProblem};
@@ -44,7 +47,7 @@ pub(super) fn describe(
     let names = Names::of(relation);
     kind(relation, &names, candidate)?;
     rights(relation, &names, role)?;
-    let table = options.table_map.get(&names.plain).cloned().unwrap_or_else(|| relation.name().to_owned());
+    let table = options.table_map.get(&names.plain).cloned().unwrap_or_else(|| names.table.clone());
     let target = TargetTable { database: database.to_owned(), table };
     let columns = candidate.columns.as_deref().map_or(Columns::All, Columns::Listed);
     // SAFETY: `opened` keeps the relation open until the end of this function.
@@ -53,6 +56,7 @@ pub(super) fn describe(
     if spec.is_appended() {
         appended(candidate, &names)?;
     }
+    sizes::check(&spec, options)?;
     Ok(spec)
 }
 
@@ -60,12 +64,23 @@ pub(super) fn describe(
 struct Names {
     plain: String,
     quoted: String,
+    schema: String,
+    table: String,
 }
 
 impl Names {
     fn of(relation: &PgRelation) -> Self {
-        let (schema, table) = (relation.namespace(), relation.name());
-        Self { plain: format!("{schema}.{table}"), quoted: quote_qualified_identifier(schema, table) }
+        // A name that is not UTF-8 is told as well as it can be, and refused when the columns are looked at.
+        // SAFETY: the relation is open; its schema's name is null or a C string in the current memory context.
+        let (schema, table) = unsafe {
+            let form = &*relation.rd_rel;
+            let schema = pg_sys::get_namespace_name(form.relnamespace);
+            let schema = if schema.is_null() { c"" } else { CStr::from_ptr(schema) };
+            let table = CStr::from_ptr(form.relname.data.as_ptr());
+            (schema.to_string_lossy().into_owned(), table.to_string_lossy().into_owned())
+        };
+        let quoted = quote_qualified_identifier(&schema, &table);
+        Self { plain: format!("{schema}.{table}"), quoted, schema, table }
     }
 }
 
@@ -108,7 +123,7 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
     if candidate.relid.to_u32() < pg_sys::FirstNormalObjectId {
         return refuse(WRONG_KIND, "system catalog", system);
     }
-    if relation.namespace() == "dbmazz" {
+    if names.schema == "dbmazz" {
         return refuse(WRONG_KIND, "extension table", system);
     }
     match form.relkind.cast_unsigned() {

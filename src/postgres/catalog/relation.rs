@@ -5,12 +5,14 @@
 //! of decoding, where the catalogs are those of the change (and user tables are out of bounds).
 
 use std::ffi::CStr;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys;
 
 use super::super::compat;
+use super::table::Layout;
+use crate::definition::Definition;
 use crate::options::Options;
 use crate::sink::starrocks::{ColumnUse, UnsupportedKey, map_type};
 use crate::table::{Column, SourceColumn, TableSpec, TargetTable};
@@ -207,17 +209,20 @@ pub(in crate::postgres) unsafe fn attribute_numbers(
 
 /// The columns of a table as a text that changes exactly when rows would have to be written in another way.
 pub(in crate::postgres) fn definition(spec: &TableSpec) -> String {
-    let mut text = format!("key {}", spec.key_len);
-    for column in &spec.columns {
-        let SourceColumn { attnum, name, type_oid, typmod } = &column.source;
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n{attnum} {name:?} {type_oid} {typmod} -> {:?} {}",
-            column.name, column.target_type
-        );
+    Definition::of(spec).to_string()
+}
+
+/// How a relation is laid out.
+///
+/// # Safety
+///
+/// As [`describe`].
+pub(in crate::postgres) unsafe fn layout(relation: pg_sys::Relation) -> Layout {
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        let natts = i16::try_from((*(*relation).rd_att).natts).unwrap_or(i16::MAX);
+        Layout { natts, file: compat::relfilenode(relation) }
     }
-    text
 }
 
 /// `schema.table` of a relation, without quotes.

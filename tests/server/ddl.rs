@@ -226,6 +226,36 @@ fn another_type_and_another_key_are_copied() {
 }
 
 #[test]
+fn values_that_a_rewrite_gave_are_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "UPDATE item SET a = 3 WHERE id < 5",
+            "ALTER TABLE item ALTER COLUMN a TYPE int USING a * 2",
+            "INSERT INTO item VALUES (101, 1, 'b', 'c')",
+        ],
+    );
+    follows(Way::CopiedAgain, &["ALTER TABLE item ALTER COLUMN a TYPE int USING a * 2"]);
+}
+
+#[test]
+fn a_rewrite_that_changes_no_value_is_passed_over() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.source.execute("INSERT INTO item VALUES (101, 1, 'before', 'c')")?;
+        pair.wait()?;
+        pair.source.execute("VACUUM FULL item")?;
+        pair.source.execute("INSERT INTO item VALUES (102, 1, 'after', 'c')")?;
+        pair.wait()?;
+        pair.source
+            .execute("ALTER TABLE item ADD COLUMN d int DEFAULT 5; INSERT INTO item (id) VALUES (103)")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_way(pair, Way::Altered)
+    });
+}
+
+#[test]
 fn columns_are_left_as_they_were_when_changes_are_ignored() {
     on_a_pair(|pair| {
         pair.source.execute(ITEMS)?;

@@ -201,6 +201,18 @@ impl Feed {
         }
     }
 
+    /// The rows of a table have got other values, and no change shows them.
+    pub(super) fn rewritten(&mut self, relid: u32) {
+        if self.route(relid) == Route::Skip {
+            return;
+        }
+        match self.options.on_ddl {
+            OnStatement::Apply => self.copy_table_again(relid, REWRITTEN.to_owned()),
+            OnStatement::Error => self.stop_at_change(relid, REWRITTEN.to_owned()),
+            OnStatement::Ignore => {}
+        }
+    }
+
     /// Leaves a table to be copied again: nobody takes in its changes until then.
     #[cold]
     pub(in super::super) fn copy_table_again(&mut self, relid: u32, reason: String) {
@@ -219,6 +231,8 @@ impl Feed {
 }
 
 const CHANGED: &str = "its definition has changed, and the target table still has the old columns";
+
+const REWRITTEN: &str = "it has been rewritten";
 
 /// Rows that are written under the names of the target, as far as it has their columns.
 fn narrowed(present: &Definition, seen: Seen) -> Option<Verdict> {

@@ -39,6 +39,11 @@ CREATE TABLE dbmazz.mirror_table (
     snapshot_lsn    pg_lsn,
     catch_up_lsn    pg_lsn,
     catch_up        text,
+    defined_commit  pg_lsn,
+    defined_change  pg_lsn,
+    natts           smallint,
+    relfilenode     oid,
+    altering        text,
     inserts         bigint NOT NULL DEFAULT 0,
     updates         bigint NOT NULL DEFAULT 0,
     deletes         bigint NOT NULL DEFAULT 0,
@@ -53,6 +58,11 @@ CREATE TABLE dbmazz.mirror_table (
 COMMENT ON TABLE dbmazz.mirror_table IS 'tables of the mirrors';
 COMMENT ON COLUMN dbmazz.mirror_table.filtered IS 'whether the publication has a row filter, a column list or leaves out operations: such tables are decoded by pgoutput';
 COMMENT ON COLUMN dbmazz.mirror_table.definition IS 'the columns that the target table was made for; a change of the source is noticed by comparing with it';
+COMMENT ON COLUMN dbmazz.mirror_table.defined_commit IS 'end of the commit of the first change that had this definition; earlier changes, when they are read again, had an earlier one';
+COMMENT ON COLUMN dbmazz.mirror_table.defined_change IS 'place of that change in the log';
+COMMENT ON COLUMN dbmazz.mirror_table.natts IS 'numbers of columns that the source had given by then';
+COMMENT ON COLUMN dbmazz.mirror_table.relfilenode IS 'file of the source by then: another one says that it was rewritten';
+COMMENT ON COLUMN dbmazz.mirror_table.altering IS 'what may still have to be done at the target; written before it is done';
 COMMENT ON COLUMN dbmazz.mirror_table.state IS 'i known, d being copied, s copied and catching up, r in step, e in error';
 COMMENT ON COLUMN dbmazz.mirror_table.snapshot_lsn IS 'position of the snapshot that the copy read';
 COMMENT ON COLUMN dbmazz.mirror_table.catch_up_lsn IS 'the stream brings the table into step here; null when it needs no treatment of its own';

@@ -17,6 +17,7 @@
 //! * `postgres`: everything that calls PostgreSQL. It is there only with one of the features `pg14` … `pg18`;
 //!   without them the crate is a pure engine that builds, tests and benches without a server.
 
+pub mod definition;
 pub mod encode;
 pub mod identity;
 pub mod lsn;

@@ -181,7 +181,6 @@ impl Options {
     fn refuse_missing_features(&self) -> Result<(), OptionError> {
         let missing = [
             ("on_delete", self.on_delete != OnDelete::Delete),
-            ("on_ddl", self.on_ddl == OnStatement::Ignore),
             ("on_reject", self.on_reject != OnReject::Stop),
             ("new_tables", self.new_tables != NewTables::Ignore),
             ("metadata_columns", self.metadata_columns),
@@ -442,12 +441,11 @@ mod tests {
             json!({"on_reject": "continue"}),
             json!({"new_tables": "add"}),
             json!({"snapshot_max_rate": "1MB"}),
-            json!({"on_ddl": "ignore"}),
             json!({"from_export": 7}),
         ] {
             assert!(merged(set.clone()).unwrap_err().is_not_supported(), "{set}");
         }
-        assert!(merged(json!({"on_delete": "delete", "snapshot_max_rate": 0, "on_ddl": "error"})).is_ok());
+        assert!(merged(json!({"on_delete": "delete", "snapshot_max_rate": 0, "on_ddl": "ignore"})).is_ok());
     }
 
     #[test]

@@ -76,8 +76,8 @@ impl fmt::Display for TargetTable {
     }
 }
 
-/// `attnum` of a column that the source does not have.
-pub const NO_ATTRIBUTE: i16 = 0;
+/// `attnum` of the columns of [`APPENDED_KEY`]: none that a column of the source has.
+pub const APPENDED_ATTRIBUTES: [i16; 2] = [0, -1];
 
 /// A mirrored table: one relation of the source, one Primary Key table of the target.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -101,7 +101,7 @@ pub const APPENDED_KEY: [&str; 2] = ["dbmazz_lsn", "dbmazz_seq"];
 impl TableSpec {
     /// Whether the source has no key, so that rows can only be added: the key is [`APPENDED_KEY`].
     pub fn is_appended(&self) -> bool {
-        self.columns.first().is_some_and(|column| column.source.attnum == NO_ATTRIBUTE)
+        self.columns.first().is_some_and(|column| column.source.attnum == APPENDED_ATTRIBUTES[0])
     }
 
     /// The columns of the key.

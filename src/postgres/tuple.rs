@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use pgrx::varlena;
 
 use crate::encode::{Row, Value};
-use crate::table::{Kind, TableSpec};
+use crate::table::{Column, Kind, TableSpec};
 
 use super::encoding::{Conversion, NoConversion};
 use super::ffi;
@@ -286,6 +286,27 @@ impl TupleRow<'_> {
         // SAFETY: the caller vouches that this varlena has a tag.
         let tag = unsafe { varlena::vartag_external(pointer) };
         self.toast == Toast::Unchanged && u32::from(tag) == pg_sys::vartag_external::VARTAG_ONDISK
+    }
+}
+
+/// Reads single datums of one column.
+pub(super) struct DatumReader(Read);
+
+impl DatumReader {
+    /// A reader for values of the column. Looks output functions up in the catalogs.
+    pub(super) fn new(column: &Column) -> Self {
+        Self(in_utf8(read_of(pg_sys::Oid::from(column.source.type_oid), column.kind)))
+    }
+
+    /// What `body` makes of a datum.
+    ///
+    /// # Safety
+    ///
+    /// `datum` is of the column's type and not NULL.
+    pub(super) unsafe fn with_value<T>(&self, datum: pg_sys::Datum, body: impl FnOnce(Value<'_>) -> T) -> T {
+        let row = TupleRow { columns: &[], values: &[], nulls: &[], toast: Toast::Unchanged };
+        // SAFETY: the caller vouches for the datum.
+        body(unsafe { row.read(&self.0, datum) })
     }
 }
 

@@ -8,6 +8,7 @@ use super::pack::Packer;
 use super::{
     Compression, Label, LabelFate, Load, LoadError, Loaded, Sink, StatementError, TableMatch, Watch,
 };
+use crate::definition::AlterStep;
 use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
@@ -64,6 +65,10 @@ impl Sink for CountingSink {
 
     fn replace(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         Ok(TableMatch::Created)
+    }
+
+    fn alter(&mut self, _: &TargetTable, _: &[AlterStep], _: &dyn Watch) -> Result<(), StatementError> {
+        Ok(())
     }
 
     /// Whoever asks has it.

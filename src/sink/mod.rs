@@ -30,6 +30,7 @@ pub use pack::Compression;
 pub use retry::Pace;
 pub use threads::{Event, Job, JobId, LoadThreads, Outcome, Prepared, StartError, SubmitError, Waker};
 
+use crate::definition::AlterStep;
 use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
@@ -68,6 +69,18 @@ pub trait Sink: Send {
     /// # Errors
     /// When the target refuses, or the worker has to stop.
     fn replace(&mut self, spec: &TableSpec, watch: &dyn Watch) -> Result<TableMatch, StatementError>;
+
+    /// Changes columns of a table, one step after another, and waits until each is done. A step that was done before is
+    /// passed over. No load of the table may be in flight.
+    ///
+    /// # Errors
+    /// When the target refuses, or the worker has to stop.
+    fn alter(
+        &mut self,
+        target: &TargetTable,
+        steps: &[AlterStep],
+        watch: &dyn Watch,
+    ) -> Result<(), StatementError>;
 
     /// Does a step with the row of a mirror in `dbmazz_owner`, in a database of the target; returns the row that was there
     /// before.

@@ -23,6 +23,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::{
     Interrupter, Label, LabelFate, Load, LoadError, Loaded, Sink, StatementError, TableMatch, Watch,
 };
+use crate::definition::AlterStep;
 use crate::owner::{OwnerRow, OwnerStep};
 use crate::table::{TableSpec, TargetTable};
 
@@ -50,6 +51,13 @@ pub enum Job {
     Prepare(Vec<Arc<TableSpec>>),
     /// Drop the tables and create them anew, one after another.
     Replace(Vec<Arc<TableSpec>>),
+    /// Change columns of the table.
+    Alter {
+        /// The table.
+        target: TargetTable,
+        /// What is done, in this order.
+        steps: Vec<AlterStep>,
+    },
     /// Do a step with the row of a mirror in `dbmazz_owner`.
     Own {
         /// The target's database.
@@ -66,6 +74,8 @@ pub enum Outcome {
     Load(Load, Result<Loaded, LoadError>),
     /// Of [`Job::Truncate`].
     Truncate(TargetTable, Result<(), StatementError>),
+    /// Of [`Job::Alter`].
+    Alter(TargetTable, Result<(), StatementError>),
     /// Of [`Job::Settle`].
     Settle(Label, Result<LabelFate, LoadError>),
     /// Of [`Job::Prepare`] and [`Job::Replace`]: one for each table, in the order of the job. It goes on after an error.
@@ -297,6 +307,10 @@ fn perform(sink: &mut dyn Sink, job: Job, watch: &dyn Watch) -> Outcome {
         Job::Truncate(target) => {
             let result = sink.truncate(&target, watch);
             Outcome::Truncate(target, result)
+        }
+        Job::Alter { target, steps } => {
+            let result = sink.alter(&target, &steps, watch);
+            Outcome::Alter(target, result)
         }
         Job::Settle { database, label } => {
             let result = sink.settle(&database, &label, watch);

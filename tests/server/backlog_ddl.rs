@@ -16,7 +16,8 @@ fn create_and_mirror(pair: &mut Pair) -> Outcome {
          INSERT INTO item SELECT n, n, 'b' || n FROM generate_series(1, 50) n;
          INSERT INTO still SELECT n, 'v' FROM generate_series(1, 50) n",
     )?;
-    pair.start_mirror(&["item", "still"])?;
+    let tables = "tables => ARRAY['item', 'still']::regclass[]";
+    pair.start_mirror_with(tables, r#"{"on_ddl": "error"}"#)?;
     pair.wait_and_compare(&["item", "still"])
 }
 
@@ -124,7 +125,10 @@ fn what_the_worker_does_for_itself_changes_nothing_of_what_it_decodes() {
              CREATE TABLE bulk (id int PRIMARY KEY, v text)",
         )?;
         let tables = "tables => ARRAY['item', 'still', 'bulk']::regclass[]";
-        pair.start_mirror_with(tables, r#"{"memory_limit": "1MB", "batch_max_rows": 500}"#)?;
+        pair.start_mirror_with(
+            tables,
+            r#"{"memory_limit": "1MB", "batch_max_rows": 500, "on_ddl": "error"}"#,
+        )?;
         pair.wait()?;
         control.set(&Fault::lasting("no_backend"))?;
         // Several transactions that together are more than memory takes: the worker stands within one of them.

@@ -85,6 +85,8 @@ const STREAM: &[&str] = &[
 const LARGE_TRANSACTION: &[&str] = &["stream_waits_in_callback"];
 /// Around a TRUNCATE of the target.
 const TRUNCATE: &[&str] = &["truncate_before", "truncate_after"];
+/// While a target is altered.
+const ALTER: &[&str] = &["alter_drained", "definition_written", "alter_written_ahead", "alter_done"];
 /// Where labels are reserved and settled.
 const LABELS: &[&str] = &["labels_reserved", "labels_reserved_by_helper", "labels_settled"];
 /// While a mirror that is being paused writes down what it has.
@@ -97,7 +99,7 @@ const DROP_LATE: &[&str] = &["drop_slot_dropped"];
 /// All failpoints that the extension has.
 pub(crate) fn points() -> impl Iterator<Item = &'static str> {
     let ours = [BEFORE_SLOT, AFTER_SLOT, COPY, RESUME, SYNC, COMPLETE, STREAM, LARGE_TRANSACTION];
-    let others = [TRUNCATE, LABELS, PAUSE, DROP_EARLY, DROP_LATE];
+    let others = [TRUNCATE, ALTER, LABELS, PAUSE, DROP_EARLY, DROP_LATE];
     ours.into_iter().chain(others).flatten().copied()
 }
 
@@ -336,6 +338,30 @@ fn a_blow_around_a_truncate_loses_nothing() {
         let writers = case.writers();
         let armed = case.arm(1)?;
         case.pair.source.execute("TRUNCATE word")?;
+        case.strike(armed)?;
+        case.settle(writers)
+    });
+}
+
+/// Columns come, go and get other names while rows are written under their old ones; the rows of the last seconds are read
+/// again after the blow.
+#[test]
+fn a_blow_while_a_target_is_altered_loses_nothing() {
+    at_each("alter", ALTER, |case| {
+        case.streaming(TINY)?;
+        let writers = case.writers();
+        let armed = case.arm(2)?;
+        // A blow may take the session along before its last statement; the source knows.
+        let _ = case.pair.source.execute(
+            "INSERT INTO ledger (amount, memo) SELECT n, 'before' FROM generate_series(1, 20) n;
+             BEGIN; UPDATE ledger SET amount = 1 WHERE memo = 'before'; ALTER TABLE ledger ADD COLUMN extra int DEFAULT 7;
+             DELETE FROM ledger WHERE amount = 1 AND id % 3 = 0; INSERT INTO ledger (memo, extra) VALUES ('own', 1);
+             ALTER TABLE ledger RENAME COLUMN extra TO more; UPDATE ledger SET more = id WHERE memo = 'before' AND id % 2 = 0;
+             COMMIT;
+             ALTER TABLE ledger DROP COLUMN more, ADD COLUMN note text;
+             INSERT INTO ledger (memo, note) VALUES ('last', 'note'); ALTER TABLE ledger ADD COLUMN more int DEFAULT 9;
+             UPDATE ledger SET note = 'x' WHERE memo = 'own'",
+        );
         case.strike(armed)?;
         case.settle(writers)
     });

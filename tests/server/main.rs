@@ -14,6 +14,7 @@ mod catalog_caches;
 mod copied_server;
 mod crash;
 mod crash_matrix;
+mod ddl;
 mod drop_extension;
 mod drop_mirror;
 mod encodings;

@@ -29,5 +29,6 @@ pub(super) use drop_guard::install as install_drop_guard;
 extension_sql_file!("../../../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../../../sql/functions.sql", name = "functions", requires = ["schema"]);
 extension_sql_file!("../../../sql/fdw.sql", name = "fdw", requires = ["functions"]);
+extension_sql_file!("../../../sql/event_trigger.sql", name = "event_trigger", requires = ["functions"]);
 extension_sql_file!("../../../sql/views.sql", name = "views", requires = ["functions"]);
 extension_sql_file!("../../../sql/grants.sql", name = "grants", finalize);

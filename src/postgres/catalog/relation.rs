@@ -5,15 +5,17 @@
 //! of decoding, where the catalogs are those of the change (and user tables are out of bounds).
 
 use std::ffi::CStr;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys;
 
 use super::super::{compat, encoding};
+use super::table::Layout;
+use crate::definition::Definition;
 use crate::options::Options;
 use crate::sink::starrocks::{ColumnUse, UnsupportedKey, kind_for_chosen_type, map_type};
-use crate::table::{APPENDED_KEY, Column, Kind, NO_ATTRIBUTE, SourceColumn, TableSpec, TargetTable};
+use crate::table::{APPENDED_ATTRIBUTES, APPENDED_KEY, Column, Kind, SourceColumn, TableSpec, TargetTable};
 
 /// Which columns of a table are mirrored.
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +171,8 @@ pub(in crate::postgres) unsafe fn describe(
     let key_len = if is_appended { APPENDED_KEY.len() } else { key.len() };
     let mut spec = TableSpec { relid: relid.to_u32(), source_name, target, columns: vec![], key_len };
     if is_appended {
-        spec.columns.extend(APPENDED_KEY.map(appended_key_column));
+        let key = APPENDED_KEY.into_iter().zip(APPENDED_ATTRIBUTES);
+        spec.columns.extend(key.map(|(name, attnum)| appended_key_column(name, attnum)));
     }
     for &attnum in &key {
         let attribute = attribute(&descriptor, attnum).ok_or(RelationProblem::NoKey(identity(form)))?;
@@ -222,17 +225,20 @@ pub(in crate::postgres) unsafe fn attribute_numbers(
 
 /// The columns of a table as a text that changes exactly when rows would have to be written in another way.
 pub(in crate::postgres) fn definition(spec: &TableSpec) -> String {
-    let mut text = format!("key {}", spec.key_len);
-    for column in &spec.columns {
-        let SourceColumn { attnum, name, type_oid, typmod } = &column.source;
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n{attnum} {name:?} {type_oid} {typmod} -> {:?} {}",
-            column.name, column.target_type
-        );
+    Definition::of(spec).to_string()
+}
+
+/// How a relation is laid out.
+///
+/// # Safety
+///
+/// As [`describe`].
+pub(in crate::postgres) unsafe fn layout(relation: pg_sys::Relation) -> Layout {
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        let natts = i16::try_from((*(*relation).rd_att).natts).unwrap_or(i16::MAX);
+        Layout { natts, file: compat::relfilenode(relation) }
     }
-    text
 }
 
 /// `schema.table` of a relation, without quotes.
@@ -291,13 +297,9 @@ fn identity(form: &pg_sys::FormData_pg_class) -> Identity {
     }
 }
 
-fn appended_key_column(name: &str) -> Column {
-    let source = SourceColumn {
-        attnum: NO_ATTRIBUTE,
-        name: name.to_owned(),
-        type_oid: pg_sys::INT8OID.to_u32(),
-        typmod: -1,
-    };
+fn appended_key_column(name: &str, attnum: i16) -> Column {
+    let source =
+        SourceColumn { attnum, name: name.to_owned(), type_oid: pg_sys::INT8OID.to_u32(), typmod: -1 };
     Column { source, name: name.to_owned(), kind: Kind::Int, target_type: "BIGINT".to_owned() }
 }
 

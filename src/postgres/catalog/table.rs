@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use super::event::{Event, Severity};
 use super::query::{self, Row};
+use crate::definition::AlterStep;
 use crate::lsn::Lsn;
 use crate::postgres::encoding::own_text;
 use crate::postgres::lsn_datum::LsnDatum;
@@ -69,6 +70,46 @@ pub(in crate::postgres) struct MirrorTableRow {
     pub(in crate::postgres) state: TableState,
     /// What the stream has to do for it, and up to where.
     pub(in crate::postgres) catch_up: Option<(Lsn, CatchUp)>,
+    /// Where the definition begins.
+    pub(in crate::postgres) defined_at: DefinedAt,
+    /// How the relation was laid out there.
+    pub(in crate::postgres) layout: Layout,
+    /// What may not have been done at the target yet.
+    pub(in crate::postgres) altering: Vec<AlterStep>,
+}
+
+/// The first change that had a definition: the end of its transaction's commit, and its own place in the log. Changes are
+/// decoded in this order, always the same; one before this belongs to an earlier definition.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(in crate::postgres) struct DefinedAt {
+    /// Where the commit ends.
+    pub(in crate::postgres) commit: Lsn,
+    /// Where the change is.
+    pub(in crate::postgres) change: Lsn,
+}
+
+/// What tells whether rows of a relation can have got values that no change shows.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(in crate::postgres) struct Layout {
+    /// Numbers of columns that were ever given.
+    pub(in crate::postgres) natts: i16,
+    /// Its file: another one after every rewrite.
+    pub(in crate::postgres) file: pg_sys::Oid,
+}
+
+/// Another definition of a table, as it is written down before the target is altered.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct NewDefinition {
+    /// The source.
+    pub(in crate::postgres) relid: pg_sys::Oid,
+    /// The definition.
+    pub(in crate::postgres) definition: String,
+    /// Where it begins.
+    pub(in crate::postgres) at: DefinedAt,
+    /// How the relation is laid out there.
+    pub(in crate::postgres) layout: Layout,
+    /// What has to be done at the target.
+    pub(in crate::postgres) steps: String,
 }
 
 impl MirrorTableRow {
@@ -125,7 +166,8 @@ pub(in crate::postgres) struct Counters {
 /// The tables of a mirror, in the order of their names. Any process.
 pub(in crate::postgres) fn list(mirror: &str) -> Vec<MirrorTableRow> {
     query::rows(
-        "SELECT relid, source_name, target_database, target_table, filtered, definition, state, catch_up_lsn, catch_up
+        "SELECT relid, source_name, target_database, target_table, filtered, definition, state, catch_up_lsn, catch_up,
+             defined_commit, defined_change, natts, relfilenode, altering
          FROM dbmazz.mirror_table WHERE mirror = $1 ORDER BY source_name, relid",
         &[mirror.into()],
         from_row,
@@ -268,12 +310,63 @@ pub(in crate::postgres) fn begin_anew(mirror: &str, relid: pg_sys::Oid) -> bool 
     ) == 1
 }
 
-/// Writes down the columns that the target was made for. Mirror worker.
-pub(in crate::postgres) fn write_definition(mirror: &str, relid: pg_sys::Oid, definition: &str) {
+/// Writes down the columns that the target was made for. Whoever leads the copy.
+pub(in crate::postgres) fn write_definition(
+    mirror: &str,
+    relid: pg_sys::Oid,
+    definition: &str,
+    layout: Layout,
+) {
     query::run(
-        "UPDATE dbmazz.mirror_table SET definition = $3 WHERE mirror = $1 AND relid = $2",
-        &[mirror.into(), relid.into(), definition.into()],
+        "UPDATE dbmazz.mirror_table SET definition = $3, natts = $4, relfilenode = $5, defined_commit = NULL,
+             defined_change = NULL, altering = NULL
+         WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into(), definition.into(), layout.natts.into(), layout.file.into()],
     );
+}
+
+/// Writes down the columns that the target is about to have, and how it gets them. A process that decodes for the mirror
+/// waits for this.
+pub(in crate::postgres) fn write_new_definition(mirror: &str, new: &NewDefinition) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET definition = $3, natts = $4, relfilenode = $5, defined_commit = $6,
+             defined_change = $7, altering = $8
+         WHERE mirror = $1 AND relid = $2",
+        &[
+            mirror.into(),
+            new.relid.into(),
+            new.definition.as_str().into(),
+            new.layout.natts.into(),
+            new.layout.file.into(),
+            LsnDatum(new.at.commit).into(),
+            LsnDatum(new.at.change).into(),
+            new.steps.as_str().into(),
+        ],
+    );
+}
+
+/// Writes down that the target has the columns of its definition. Mirror worker.
+pub(in crate::postgres) fn set_altered(mirror: &str, relid: pg_sys::Oid, source_name: &str) {
+    query::run(
+        "UPDATE dbmazz.mirror_table SET altering = NULL WHERE mirror = $1 AND relid = $2",
+        &[mirror.into(), relid.into()],
+    );
+    let message = format!("the target of table \"{source_name}\" has been altered as the source was");
+    Event { relid: Some(relid), ..Event::of(mirror, Severity::Info, &message) }.record();
+}
+
+/// Writes down that the stream cannot follow a table, and its rows have to be copied again. Workers that decode.
+pub(in crate::postgres) fn copy_again_because(
+    mirror: &str,
+    relid: pg_sys::Oid,
+    source_name: &str,
+    reason: &str,
+) {
+    if begin_anew(mirror, relid) {
+        let message = format!("table \"{source_name}\" will be copied again: {reason}");
+        Event { relid: Some(relid), ..Event::of(mirror, Severity::Warning, &message) }.record();
+        log!("mirror \"{mirror}\": {message}");
+    }
 }
 
 /// Adds to the figures of a table. Workers.
@@ -319,6 +412,17 @@ fn from_row(row: &Row<'_>) -> MirrorTableRow {
         catch_up: row.get::<LsnDatum>(8).zip(row.get::<String>(9)).map(|(lsn, text)| {
             let catch_up = CatchUp::parse(&text).unwrap_or_else(|problem| error!("{problem}"));
             (lsn.0, catch_up)
+        }),
+        defined_at: DefinedAt {
+            commit: row.get::<LsnDatum>(10).map_or(Lsn::INVALID, |lsn| lsn.0),
+            change: row.get::<LsnDatum>(11).map_or(Lsn::INVALID, |lsn| lsn.0),
+        },
+        layout: Layout {
+            natts: row.get(12).unwrap_or_default(),
+            file: row.get(13).unwrap_or(pg_sys::InvalidOid),
+        },
+        altering: row.get::<String>(14).map_or_else(Vec::new, |steps| {
+            serde_json::from_str(&steps).unwrap_or_else(|problem| error!("could not read steps: {problem}"))
         }),
     }
 }

@@ -4,7 +4,7 @@
 //! the reorder buffer under a historic snapshot: catalogs may be read, user tables must not, nothing can be
 //! committed. A panic becomes an ERROR at the border and ends the worker.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -105,6 +105,30 @@ pub(super) unsafe extern "C-unwind" fn commit(ctx: Context, txn: Txn, commit_lsn
             pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, commit_lsn));
         }
         behind(ctx).feed.commit(Lsn((*txn).end_lsn), compat::commit_time(txn));
+    }
+}
+
+/// A message of `pg_logical_emit_message`. Only those of the extension's event trigger are of interest.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn message(
+    ctx: Context,
+    _txn: Txn,
+    _lsn: pg_sys::XLogRecPtr,
+    is_transactional: bool,
+    prefix: *const c_char,
+    size: pg_sys::Size,
+    message: *const c_char,
+) {
+    // SAFETY: the server gives a prefix that ends with a zero, and a message of that size.
+    let (prefix, message) =
+        unsafe { (CStr::from_ptr(prefix), std::slice::from_raw_parts(message.cast::<u8>(), size)) };
+    if !is_transactional || prefix != c"dbmazz_rewritten" {
+        return;
+    }
+    let relid = str::from_utf8(message).ok().and_then(|text| text.parse().ok());
+    if let Some(relid) = relid {
+        // SAFETY: called by the server with its own context.
+        unsafe { behind(ctx) }.feed.rewritten(relid);
     }
 }
 

@@ -84,7 +84,7 @@ impl Decoder {
             hooks.change_cb = Some(callbacks::change);
             hooks.truncate_cb = Some(callbacks::truncate);
             hooks.commit_cb = Some(callbacks::commit);
-            hooks.message_cb = None;
+            hooks.message_cb = Some(callbacks::message);
             (*ctx).output_writer_private = behind.cast::<c_void>();
             pg_sys::XLogBeginRead((*ctx).reader, (*(*ctx).slot).data.restart_lsn);
             pg_sys::InvalidateSystemCaches();

@@ -17,7 +17,7 @@ use super::super::tuple::{RowMemory, Toast, TupleRow};
 use super::super::{compat, failpoint, latch, session};
 use super::filtered::Filtered;
 use super::incomplete::{Incomplete, TooMany};
-use super::mirrored::{self, Columnar, Mirrored, Numbering, Route};
+use super::mirrored::{self, Columnar, Halt, Mirrored, Numbering, Route};
 use super::news::{FailedTable, News};
 use super::outgoing::Outgoing;
 use crate::encode::{Appended, Row, RowEncoder, Value};
@@ -46,10 +46,9 @@ pub(in super::super) struct Feed {
     pub(super) catching_up: Vec<u32>,
     /// Loads of tables that have left may still be under way.
     leaving: Vec<TableIndex>,
-    /// The transaction at hand.
+    /// The transaction at hand, and where its commit ends.
     pub(super) xid: u32,
-    /// Where its commit ends.
-    commit_end: Lsn,
+    pub(super) end: Lsn,
     memory: RowMemory,
     changes: u32,
     records: u32,
@@ -75,7 +74,7 @@ impl Feed {
             catching_up: Vec::new(),
             leaving: Vec::new(),
             xid: 0,
-            commit_end: Lsn::INVALID,
+            end: Lsn::INVALID,
             filtered: Filtered::default(),
             incomplete: Incomplete::default(),
             tables: HashMap::new(),
@@ -111,7 +110,7 @@ impl Feed {
         self.count_tables();
     }
 
-    fn count_tables(&mut self) {
+    pub(super) fn count_tables(&mut self) {
         let tables = self.tables.values();
         self.filtered_tables = tables.clone().filter(|it| it.usual_route == Route::Pgoutput).count();
         self.catching_up = tables.filter(|it| it.catch_up.is_some()).map(|it| it.relid).collect();
@@ -158,7 +157,7 @@ impl Feed {
     /// A transaction begins.
     pub(super) fn begin(&mut self, end: Lsn, xid: u32) {
         self.xid = xid;
-        self.commit_end = end;
+        self.end = end;
         for relid in &self.catching_up {
             if let Some(table) = self.tables.get_mut(relid) {
                 table.begin(end, xid);
@@ -208,8 +207,14 @@ impl Feed {
     #[inline]
     pub(super) unsafe fn change(&mut self, open: pg_sys::Relation, change: *mut pg_sys::ReorderBufferChange) {
         // SAFETY: the caller vouches for relation and change.
-        let taken = unsafe { self.take_in(open, change) };
-        if let Err(reason) = taken {
+        let mut taken = unsafe { self.take_in(open, change) };
+        if let Err(Halt::Stale) = taken {
+            // SAFETY: as above.
+            let goes_on = unsafe { self.follow(open, Columns::All, Lsn((*change).lsn)) };
+            // SAFETY: as above.
+            taken = if goes_on { unsafe { self.take_in(open, change) } } else { Ok(()) };
+        }
+        if let Err(Halt::Error(reason)) = taken {
             // SAFETY: the caller vouches for the relation.
             let relid = unsafe { (*open).rd_id.to_u32() };
             self.stop_at_change(relid, reason);
@@ -225,19 +230,20 @@ impl Feed {
         &mut self,
         open: pg_sys::Relation,
         change: *mut pg_sys::ReorderBufferChange,
-    ) -> Result<(), String> {
-        let Self { tables, pipeline, memory, options, incomplete, xid, commit_end, .. } = self;
+    ) -> Result<(), Halt> {
+        let Self { tables, pipeline, memory, incomplete, xid, end, .. } = self;
         // SAFETY: the caller vouches for the relation and its change; tuples conform to the relation's descriptor, and
         // the readers were made for it or the columns are looked at again.
         unsafe {
             let Some(table) = tables.get_mut(&(*open).rd_id.to_u32()) else { return Ok(()) };
             if table.is_stale() {
-                table.look_again(open, Columns::All, options, pipeline)?;
+                return Err(Halt::Stale);
             }
             let Some(columnar) = &mut table.columnar else { return Ok(()) };
             let (old, new) = compat::change_tuples(change);
             let descriptor = (*open).rd_att;
             let completes = table.completes;
+            let numbering = &mut table.numbering;
             let Columnar {
                 index,
                 new: new_reader,
@@ -245,15 +251,16 @@ impl Feed {
                 identity_is_full,
                 spec,
                 encoder,
-                appended,
+                is_appended,
                 ..
             } = columnar;
-            memory.scoped(|| {
+            let appended = is_appended.then_some(numbering);
+            let taken = memory.scoped(|| {
                 let old = (!old.is_null()).then(|| old_reader.heap_row(old, descriptor, Toast::Unchanged));
                 let new = (!new.is_null()).then(|| new_reader.heap_row(new, descriptor, Toast::Unchanged));
                 match (*change).action {
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => {
-                        new.map_or(Ok(()), |new| insert(pipeline, *index, appended, *commit_end, &new))
+                        new.map_or(Ok(()), |new| insert(pipeline, *index, appended, *end, &new))
                     }
                     _ if appended.is_some() => Err(NOT_ADDRESSED.to_owned()),
                     pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_UPDATE => match (old, new) {
@@ -282,7 +289,8 @@ impl Feed {
                     },
                     _ => Ok(()),
                 }
-            })
+            });
+            taken.map_err(Halt::Error)
         }
     }
 
@@ -351,18 +359,23 @@ impl Feed {
             OnStatement::Apply => {}
         }
         if let Some(index) = index {
-            self.pipeline.seal_table(index);
-            while !self.pipeline.is_drained(index) {
-                self.pump();
-                self.pause_inside_callback(Duration::from_millis(500));
-                self.pump();
-            }
+            self.drain(index);
         }
         failpoint::hit("truncate_before");
         if let Err(reason) = self.empty_target(target) {
             self.fail(relid, reason);
         }
         failpoint::hit("truncate_after");
+    }
+
+    /// Waits until everything of a table is loaded.
+    pub(super) fn drain(&mut self, index: TableIndex) {
+        self.pipeline.seal_table(index);
+        while !self.pipeline.is_drained(index) {
+            self.pump();
+            self.pause_inside_callback(Duration::from_millis(500));
+            self.pump();
+        }
     }
 
     /// A transaction of the source has come to its end.
@@ -427,7 +440,7 @@ impl Feed {
 fn insert(
     pipeline: &mut Pipeline,
     index: TableIndex,
-    appended: &mut Option<Numbering>,
+    appended: Option<&mut Numbering>,
     commit: Lsn,
     row: &TupleRow<'_>,
 ) -> Result<(), String> {

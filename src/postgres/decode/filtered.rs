@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use super::super::catalog::relation::{self, Columns};
 use super::feed::{self, Feed, Update};
 use super::mirrored::Route;
+use crate::lsn::Lsn;
 use crate::pgoutput::{ColumnMap, Message, OldTuple, PgoutputRow, RelationCache, Tuple, TupleIndex};
 use crate::pipeline::Change;
 
@@ -77,6 +78,9 @@ impl Feed {
         let listed = unsafe { relation::attribute_numbers(open, published) };
         self.filtered.listed.insert(relid, listed);
         self.look_at_columns(relid, open)?;
+        if self.route(relid) != Route::Pgoutput {
+            return Ok(());
+        }
         let Some(columnar) = self.tables.get(&relid).and_then(|table| table.columnar.as_ref()) else {
             return Ok(());
         };
@@ -84,12 +88,11 @@ impl Feed {
     }
 
     fn look_at_columns(&mut self, relid: u32, open: pg_sys::Relation) -> Result<(), String> {
-        let Self { tables, filtered, options, pipeline, .. } = self;
-        let (Some(table), Some(listed)) = (tables.get_mut(&relid), filtered.listed.get(&relid)) else {
-            return Ok(());
-        };
-        // SAFETY: the relation of the running change callback is open, and it is this table's.
-        unsafe { table.look_again(open, Columns::Listed(listed), options, pipeline) }
+        let Some(listed) = self.filtered.listed.get(&relid).cloned() else { return Ok(()) };
+        // SAFETY: the relation of the running change callback is open, and it is this table's. The place of the change does
+        // not matter: what is decoded by pgoutput is never altered.
+        unsafe { self.follow(open, Columns::Listed(&listed), Lsn::INVALID) };
+        Ok(())
     }
 
     /// Takes in a row of a table that is still mirrored.
@@ -105,6 +108,9 @@ impl Feed {
             && let Some(open) = self.filtered.open
         {
             self.look_at_columns(relid, open)?;
+            if self.route(relid) != Route::Pgoutput {
+                return Ok(());
+            }
         }
         let Self { tables, filtered, pipeline, incomplete, xid, .. } = self;
         let Filtered { relations, new, old, .. } = filtered;

@@ -10,8 +10,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::relation::{self, Columns};
-use super::super::catalog::table::{MirrorTableRow, TableState};
+use super::super::catalog::table::{DefinedAt, Layout, MirrorTableRow, TableState};
 use super::super::tuple::TupleReader;
+use crate::definition::{AlterStep, Definition};
 use crate::encode::{ColumnSet, RowEncoder};
 use crate::lsn::Lsn;
 use crate::options::Options;
@@ -55,8 +56,10 @@ pub(super) struct Columnar {
     pub(super) old: TupleReader,
     /// REPLICA IDENTITY FULL: every old tuple is whole, whether or not the key changed.
     pub(super) identity_is_full: bool,
-    /// The rows of a table without a key are numbered within their commit.
-    pub(super) appended: Option<Numbering>,
+    /// The table has no key: its rows are numbered within their commit.
+    pub(super) is_appended: bool,
+    /// The columns and the number of attributes that the readers were made for.
+    read: (Definition, i16),
     /// [`INVALIDATIONS`] when the columns were last looked at.
     seen: u64,
 }
@@ -79,6 +82,29 @@ impl Numbering {
     }
 }
 
+/// The relation of a change, as it was then.
+pub(super) struct Seen {
+    pub(super) spec: TableSpec,
+    pub(super) definition: Definition,
+    pub(super) layout: Layout,
+    pub(super) identity_is_full: bool,
+    pub(super) invalidations: u64,
+}
+
+/// Why a change is not taken in as it is.
+pub(super) enum Halt {
+    /// The columns have to be looked at first.
+    Stale,
+    /// The table cannot go on.
+    Error(String),
+}
+
+impl From<String> for Halt {
+    fn from(reason: String) -> Self {
+        Self::Error(reason)
+    }
+}
+
 /// A table of the mirror.
 pub(super) struct Mirrored {
     pub(super) relid: u32,
@@ -92,7 +118,16 @@ pub(super) struct Mirrored {
     pub(super) completes: bool,
     /// What is to be done up to which position, while the table is not in step.
     pub(super) catch_up: Option<(Lsn, CatchUp)>,
-    definition: String,
+    /// What the target has, or is about to have.
+    pub(super) definition: Option<Definition>,
+    /// The change with which that begins.
+    pub(super) defined_at: DefinedAt,
+    /// How the relation was laid out at the last change with it.
+    pub(super) layout: Layout,
+    /// What an earlier worker may have left undone at the target.
+    pub(super) altering: Vec<AlterStep>,
+    /// Numbers the rows of a table without a key; goes on when its columns change within a commit.
+    pub(super) numbering: Numbering,
     pub(super) columnar: Option<Columnar>,
 }
 
@@ -112,7 +147,11 @@ impl Mirrored {
             usual_route: route,
             completes: false,
             catch_up: row.catch_up.clone(),
-            definition: row.definition.clone().unwrap_or_default(),
+            definition: row.definition.as_deref().and_then(Definition::parse),
+            defined_at: row.defined_at,
+            layout: row.layout,
+            altering: row.altering.clone(),
+            numbering: Numbering::default(),
             columnar: None,
         }
     }
@@ -146,63 +185,77 @@ impl Mirrored {
         self.columnar.as_ref().is_none_or(|columnar| columnar.seen != INVALIDATIONS.load(Ordering::Relaxed))
     }
 
-    /// Looks at the columns: they must still be those that the target table has.
+    /// Looks at the columns of a change.
     ///
     /// # Errors
     ///
-    /// A reason to put the table into error.
+    /// Why the table cannot be mirrored as it was then.
     ///
     /// # Safety
     ///
     /// `open` is the open relation of the change at hand, and this is this table.
-    pub(super) unsafe fn look_again(
-        &mut self,
+    pub(super) unsafe fn look(
+        &self,
         open: pg_sys::Relation,
         columns: Columns<'_>,
         options: &Options,
-        pipeline: &mut Pipeline,
-    ) -> Result<(), String> {
-        let seen = INVALIDATIONS.load(Ordering::Relaxed);
+    ) -> Result<Seen, String> {
+        let invalidations = INVALIDATIONS.load(Ordering::Relaxed);
         // SAFETY: the caller vouches for the relation. Descriptor and system caches are those of the change.
-        let (spec, natts, is_full) = unsafe {
+        let (spec, layout, identity_is_full) = unsafe {
             let spec = relation::describe(open, self.target.clone(), options, columns);
             let is_full = (*(*open).rd_rel).relreplident as u8 == pg_sys::REPLICA_IDENTITY_FULL;
-            (spec, (*(*open).rd_att).natts, is_full)
+            (spec, relation::layout(open), is_full)
         };
         let spec = spec.map_err(|problem| format!("its definition has changed: {problem}"))?;
-        if relation::definition(&spec) != self.definition {
-            return Err(
-                "its definition has changed, and the target table still has the old columns".to_owned()
-            );
+        Ok(Seen { definition: Definition::of(&spec), spec, layout, identity_is_full, invalidations })
+    }
+
+    /// Takes rows of that kind in from now on. They are written as `seen.spec` says.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot be loaded.
+    pub(super) fn take_rows_of(
+        &mut self,
+        seen: Seen,
+        options: &Options,
+        pipeline: &mut Pipeline,
+    ) -> Result<(), String> {
+        let Seen { spec, definition, layout, identity_is_full, invalidations } = seen;
+        let read = (definition, layout.natts);
+        if let Some(columnar) = &mut self.columnar
+            && columnar.read == read
+            && *columnar.spec == spec
+        {
+            columnar.seen = invalidations;
+            columnar.identity_is_full = identity_is_full;
+            return Ok(());
         }
-        match &mut self.columnar {
-            Some(columnar) => {
-                columnar.seen = seen;
-                columnar.identity_is_full = is_full;
-            }
-            None => {
-                let (index, encoder) = add_to_pipeline(&spec, options, pipeline)?;
-                let natts = usize::try_from(natts).unwrap_or_default();
-                self.columnar = Some(Columnar {
-                    index,
-                    encoder,
-                    new: TupleReader::new(&spec, natts),
-                    old: TupleReader::new(&spec, natts),
-                    appended: spec.is_appended().then(Numbering::default),
-                    spec: Arc::new(spec),
-                    identity_is_full: is_full,
-                    seen,
-                });
-            }
-        }
+        let present = self.columnar.as_ref().map(|columnar| columnar.index);
+        let (index, encoder) = write_by(&spec, options, pipeline, present)?;
+        let natts = usize::try_from(layout.natts).unwrap_or_default();
+        self.columnar = Some(Columnar {
+            index,
+            encoder,
+            new: TupleReader::new(&spec, natts),
+            old: TupleReader::new(&spec, natts),
+            is_appended: spec.is_appended(),
+            spec: Arc::new(spec),
+            identity_is_full,
+            read,
+            seen: invalidations,
+        });
         Ok(())
     }
 }
 
-fn add_to_pipeline(
+/// Has the rows of a table written as `spec` says; those of one that the pipeline has already, from the next row on.
+fn write_by(
     spec: &TableSpec,
     options: &Options,
     pipeline: &mut Pipeline,
+    present: Option<TableIndex>,
 ) -> Result<(TableIndex, Arc<RowEncoder>), String> {
     let names: Vec<String> = (0..spec.columns.len()).map(|column| field_name(spec, column)).collect();
     let encoder = Arc::new(RowEncoder::new(spec, &names, options.on_out_of_range));
@@ -210,7 +263,9 @@ fn add_to_pipeline(
     let shape_of: ShapeOf = Box::new(move |columns: &ColumnSet| {
         Ok(load_shape(&shared, columns.iter(shared.columns.len())).map(Arc::new)?)
     });
-    let index =
-        pipeline.add_table(spec.relid, encoder.clone(), shape_of).map_err(|problem| problem.to_string())?;
-    Ok((index, encoder))
+    let made = match present {
+        Some(index) => pipeline.replace_table(index, encoder.clone(), shape_of).map(|()| index),
+        None => pipeline.add_table(spec.relid, encoder.clone(), shape_of),
+    };
+    made.map(|index| (index, encoder)).map_err(|problem| problem.to_string())
 }

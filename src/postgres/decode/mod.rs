@@ -8,6 +8,7 @@
 //! * `context`: the decoding context of the slot; the only place that moves a slot.
 //! * `callbacks`: what PostgreSQL calls for each transaction, change, truncate and commit.
 //! * `feed`: what the callbacks feed: routes changes to their tables and waits when there is no room.
+//! * `follow`: what becomes of a table whose columns change; `given`: what its earlier rows have in new ones.
 //! * `horizon`: how far the log may be decoded.
 //! * `mirrored`: one table as the stream sees it, with the columns of the moment.
 //! * `outgoing`: loads out to the threads, outcomes in; labels; figures for the views.
@@ -17,6 +18,8 @@ mod callbacks;
 mod context;
 mod feed;
 mod filtered;
+mod follow;
+mod given;
 mod horizon;
 mod incomplete;
 mod mirrored;

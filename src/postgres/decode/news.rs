@@ -2,9 +2,9 @@
 
 use pgrx::pg_sys;
 
-use super::super::catalog;
 use super::super::catalog::event::{Event, Severity};
 use super::super::catalog::table::Counters;
+use super::super::{catalog, shmem};
 
 /// A table that cannot go on.
 pub(super) struct FailedTable {
@@ -17,6 +17,10 @@ pub(super) struct FailedTable {
 #[derive(Default)]
 pub(in super::super) struct News {
     pub(super) failed: Vec<FailedTable>,
+    /// Tables that the stream cannot follow, which are copied again.
+    pub(super) copied_again: Vec<FailedTable>,
+    /// Tables whose targets have been altered, with their names.
+    pub(super) altered: Vec<(u32, String)>,
     pub(super) counters: Vec<(u32, Counters)>,
     /// Why the target could not be reached.
     pub(super) trouble: Vec<String>,
@@ -31,7 +35,10 @@ pub(in super::super) struct News {
 impl News {
     /// Whether there is something that cannot wait for the next checkpoint.
     pub(super) fn is_urgent(&self) -> bool {
-        !self.failed.is_empty() || !self.trouble.is_empty()
+        !self.failed.is_empty()
+            || !self.copied_again.is_empty()
+            || !self.altered.is_empty()
+            || !self.trouble.is_empty()
     }
 
     /// Writes everything into the tables of the extension. Inside the transaction of the checkpoint, so that it never
@@ -39,6 +46,16 @@ impl News {
     pub(in super::super) fn write_down(&self, mirror: &str) {
         for table in &self.failed {
             catalog::table::fail(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
+        }
+        for (relid, source_name) in &self.altered {
+            catalog::table::set_altered(mirror, pg_sys::Oid::from(*relid), source_name);
+        }
+        for FailedTable { relid, source_name, reason } in &self.copied_again {
+            catalog::table::copy_again_because(mirror, pg_sys::Oid::from(*relid), source_name, reason);
+        }
+        if !self.altered.is_empty() || !self.copied_again.is_empty() {
+            // The worker reads the list again when this is committed.
+            shmem::update(mirror, |slot| slot.tables_version += 1);
         }
         for relid in &self.in_step {
             catalog::table::set_in_step(mirror, pg_sys::Oid::from(*relid));

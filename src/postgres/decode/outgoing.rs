@@ -34,7 +34,7 @@ const SAMPLE_DISTANCE_MICROS: i64 = 50_000;
 pub(super) struct Outgoing {
     mirror: String,
     /// Whose figures these are.
-    role: Role,
+    pub(super) role: Role,
     pub(super) loader: Loader,
     pub(super) labels: LabelSequence,
     /// A job that no thread had room for.
@@ -190,7 +190,7 @@ impl Feed {
                 drop(load);
                 self.load_ended(id, &name, result);
             }
-            Outcome::Truncate(_, result) => {
+            Outcome::Truncate(_, result) | Outcome::Alter(_, result) => {
                 self.outgoing.changes += 1;
                 self.outgoing.truncated = Some(result);
             }
@@ -223,15 +223,19 @@ impl Feed {
 
     /// Empties a target table of which no load is under way.
     pub(super) fn empty_target(&mut self, target: TargetTable) -> Result<(), String> {
-        let mut job = Some(Job::Truncate(target));
+        self.change_target(Job::Truncate(target)).map_err(|problem| problem.to_string())
+    }
+
+    /// Has a statement executed about a target table of which no load is under way.
+    pub(super) fn change_target(&mut self, job: Job) -> Result<(), StatementError> {
+        let mut job = Some(job);
         loop {
             if let Some(waiting) = job.take() {
                 job = self.outgoing.loader.submit(TRUNCATE_JOB, waiting).err();
             }
             self.pump();
             match self.outgoing.truncated.take() {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(problem)) => return Err(problem.to_string()),
+                Some(result) => return result,
                 None => self.pause_inside_callback(Duration::from_millis(500)),
             }
         }

@@ -66,9 +66,11 @@ fn complete(mirror: &Mirror, feed: &mut Feed, relid: u32, keys: Keys) -> Result<
         let taken = match Source::of(relation, table, mirror) {
             Ok(source) => read(mirror, feed, relation, &source, &keys),
             Err(Unreadable::Changed) => {
-                Err("its definition has changed, and rows that the log does not have whole \
-                                             cannot be read from it any more"
-                    .to_owned())
+                feed.copy_table_again(
+                    relid,
+                    "its definition has changed, and the log does not have all of its rows whole".to_owned(),
+                );
+                Ok(())
             }
             Err(Unreadable::Unfit(reason)) => Err(reason),
         };

@@ -9,6 +9,7 @@
 //! | `dbmazz table sync` | a mirror that streams, for tables that join it or are copied again | when they have reached the stream |
 //! | `dbmazz snapshot` | whoever leads a copy | when no chunk is left |
 //! | `dbmazz slot guard` | the launcher, for a mirror whose slot keeps too much log | when it has done what its option says |
+//! | `dbmazz definition` | a mirror that is about to alter a target | when it has written down why |
 //! | `dbmazz labels` | the launcher, for a mirror in a very long transaction | when it has reserved more numbers |
 //!
 //! An error ends a worker, as it ends PostgreSQL's own; nobody tries to go on inside. The launcher starts it again,
@@ -32,6 +33,7 @@ mod source;
 mod standstill;
 mod start;
 mod sync;
+mod write_ahead;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
@@ -39,6 +41,7 @@ use pgrx::prelude::*;
 
 pub(super) use identity::place;
 pub(super) use launcher::register as register_launcher;
+pub(super) use write_ahead::{GLANCE, WriteAhead};
 
 use super::{session, shmem, signal};
 
@@ -52,6 +55,7 @@ enum WorkerKind {
     Snapshot,
     Labels,
     Guard,
+    Definition,
 }
 
 impl WorkerKind {
@@ -64,6 +68,7 @@ impl WorkerKind {
             Self::Snapshot => "dbmazz snapshot",
             Self::Labels => "dbmazz labels",
             Self::Guard => "dbmazz slot guard",
+            Self::Definition => "dbmazz definition",
         }
     }
 
@@ -76,6 +81,7 @@ impl WorkerKind {
             Self::Snapshot => "dbmazz_snapshot_main",
             Self::Labels => "dbmazz_labels_main",
             Self::Guard => "dbmazz_guard_main",
+            Self::Definition => "dbmazz_definition_main",
         }
     }
 }

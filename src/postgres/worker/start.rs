@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use super::super::catalog::mirror::MirrorRow;
 use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
-use super::super::catalog::table::MirrorTableRow;
+use super::super::catalog::table::{Layout, MirrorTableRow};
 use super::super::loader::Loader;
 use super::super::shmem::MirrorState;
 use super::super::{catalog, failpoint, guc, latch, scan, session, shmem};
@@ -162,6 +162,7 @@ pub(super) fn log_restart(mirror: &str) {
 pub(super) struct Described {
     pub(super) spec: Arc<TableSpec>,
     pub(super) definition: String,
+    pub(super) layout: Layout,
 }
 
 /// Describes a table for a copy: its columns, and whether the mirror's owner may read all of its rows. A scan of blocks
@@ -178,6 +179,8 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     let described = unsafe {
         relation::describe(relation, table.target.clone(), &mirror.options, mirror.columns_of(table.relid))
     };
+    // SAFETY: as above.
+    let layout = unsafe { relation::layout(relation) };
     // SAFETY: as above; looks into system caches only.
     let (may_read, has_row_security) = unsafe {
         let may_read =
@@ -197,7 +200,7 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
         return Err("row-level security would hide rows from the owner of the mirror".to_owned());
     }
     let spec = described.map_err(|problem| format!("it cannot be mirrored: {problem}"))?;
-    Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec) })
+    Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec), layout })
 }
 
 /// Asks the target for every label that a worker which is gone may have used, all but those of the `living`, until the fate of each is known: a load

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use ureq::http::{HeaderName, HeaderValue};
 
+use super::alter;
 use super::answer::LoadAnswer;
 use super::config::StarRocksConfig;
 use super::ddl;
@@ -28,6 +29,7 @@ use super::retries::Retries;
 use super::sql::SqlSession;
 use super::url::load_path;
 use super::verdict::{Verdict, judge};
+use crate::definition::AlterStep;
 use crate::owner::{OwnerRow, OwnerStep};
 use crate::sink::pack::Packer;
 use crate::sink::retry::Backoff;
@@ -282,6 +284,17 @@ impl Sink for StarRocksSink {
         self.with_session(watch, |session| {
             ddl::drop_table(session, &spec.target)?;
             ddl::create_table(session, spec, replication_num)
+        })
+    }
+
+    fn alter(
+        &mut self,
+        target: &TargetTable,
+        steps: &[AlterStep],
+        watch: &dyn Watch,
+    ) -> Result<(), StatementError> {
+        self.with_session(watch, |session| {
+            steps.iter().try_for_each(|step| alter::take_step(session, target, step, watch))
         })
     }
 

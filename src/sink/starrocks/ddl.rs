@@ -181,15 +181,18 @@ fn is_there(session: &mut SqlSession, target: &TargetTable) -> Result<bool, Stat
 
 /// A column as the target describes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct TargetColumn {
-    name: String,
+pub(super) struct TargetColumn {
+    pub(super) name: String,
     column_type: String,
     nullable: bool,
     key: bool,
     default: Option<String>,
 }
 
-fn describe(session: &mut SqlSession, target: &TargetTable) -> Result<Vec<TargetColumn>, StatementError> {
+pub(super) fn describe(
+    session: &mut SqlSession,
+    target: &TargetTable,
+) -> Result<Vec<TargetColumn>, StatementError> {
     let statement = format!("DESC {}", qualified(target));
     let rows = session.query(&statement)?;
     let columns = rows.iter().map(|row| {

@@ -3,6 +3,7 @@
 //! From the outside in: [`StarRocksSink`] repeats, `exchange` makes one attempt by way of frontend and backend, `http`
 //! sends one request. `verdict` is the table of what answers mean; `label_state` asks what became of a load.
 
+mod alter;
 mod answer;
 mod check;
 mod client;

@@ -163,6 +163,15 @@ impl Sink for Hanging {
         unreachable!("no test replaces")
     }
 
+    fn alter(
+        &mut self,
+        _: &TargetTable,
+        _: &[crate::definition::AlterStep],
+        _: &dyn Watch,
+    ) -> Result<(), StatementError> {
+        unreachable!("no test alters")
+    }
+
     fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {
         unreachable!("no test claims")
     }
@@ -197,6 +206,15 @@ impl<F: FnMut(&dyn Watch) -> Result<Loaded, LoadError> + Send> Sink for Scripted
 
     fn replace(&mut self, _: &TableSpec, _: &dyn Watch) -> Result<TableMatch, StatementError> {
         unreachable!("no test replaces")
+    }
+
+    fn alter(
+        &mut self,
+        _: &TargetTable,
+        _: &[crate::definition::AlterStep],
+        _: &dyn Watch,
+    ) -> Result<(), StatementError> {
+        unreachable!("no test alters")
     }
 
     fn own(&mut self, _: &str, _: &OwnerStep, _: &dyn Watch) -> Result<Option<OwnerRow>, StatementError> {

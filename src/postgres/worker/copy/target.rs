@@ -123,7 +123,8 @@ impl Work {
             }
             let fit: Vec<_> = described.into_iter().filter(|(relid, _)| is_fit(relid)).collect();
             for (relid, described) in &fit {
-                catalog::table::write_definition(&mirror.name, *relid, &described.definition);
+                let Described { definition, layout, .. } = described;
+                catalog::table::write_definition(&mirror.name, *relid, definition, *layout);
             }
             fit.into_iter().map(|(relid, _)| relid).collect()
         });

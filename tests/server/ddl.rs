@@ -1,0 +1,333 @@
+//! Columns that come, go and get other names: the target follows in the order of the rows, alone or copied again.
+
+use std::time::Duration;
+
+use crate::harness::{Comparison, Outcome, Pair, wait_until};
+use crate::on_a_pair;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, a int, b text, c text);
+    INSERT INTO item SELECT n, n, 'b' || n, 'c' FROM generate_series(1, 50) n";
+
+/// How the table gets the new columns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    Altered,
+    CopiedAgain,
+}
+
+fn pause(pair: &mut Pair) -> Outcome {
+    pair.call("dbmazz_pause_mirror")?;
+    pair.wait_for_state("paused")
+}
+
+/// How often events say so of the table.
+fn events(pair: &mut Pair, pattern: &str) -> Outcome<bool> {
+    let mirror = pair.mirror().to_owned();
+    pair.source.is_true(&format!(
+        "SELECT EXISTS (SELECT FROM dbmazz_event WHERE mirror = '{mirror}' AND message ~ '{pattern}')"
+    ))
+}
+
+fn assert_way(pair: &mut Pair, way: Way) -> Outcome {
+    wait_until("it is written down what became of the table", PATIENCE, || {
+        Ok(events(pair, "has been altered")? || events(pair, "will be copied again")?)
+    })?;
+    assert_eq!(events(pair, "has been altered")?, way == Way::Altered, "altered");
+    assert_eq!(events(pair, "will be copied again")?, way == Way::CopiedAgain, "copied again");
+    Ok(())
+}
+
+/// The statements happen while the mirror streams, and in another table in one go while it is paused.
+fn follows(way: Way, statements: &[&str]) {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.wait()?;
+        for statement in statements {
+            pair.source.execute(statement)?;
+            pair.wait()?;
+        }
+        pair.wait_and_compare(&["item"])?;
+        assert_way(pair, way)
+    });
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.wait()?;
+        pause(pair)?;
+        for statement in statements {
+            pair.source.execute(statement)?;
+        }
+        pair.call("dbmazz_resume_mirror")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_way(pair, way)
+    });
+}
+
+#[test]
+fn an_added_column_is_added_at_the_target() {
+    follows(
+        Way::Altered,
+        &[
+            "UPDATE item SET a = -a WHERE id < 10; DELETE FROM item WHERE id = 20",
+            "ALTER TABLE item ADD COLUMN d bigint",
+            "INSERT INTO item VALUES (101, 1, 'b', 'c', 9000000000); UPDATE item SET d = id WHERE id = 3",
+            "DELETE FROM item WHERE id = 4; INSERT INTO item (id) VALUES (4)",
+        ],
+    );
+}
+
+#[test]
+fn rows_that_were_there_have_the_constant_default() {
+    follows(
+        Way::Altered,
+        &[
+            "INSERT INTO item (id) VALUES (100)",
+            "ALTER TABLE item ADD COLUMN d int NOT NULL DEFAULT 7, ADD COLUMN e text DEFAULT 'it''s \\ e'",
+            "INSERT INTO item (id, d, e) VALUES (101, 1, NULL); UPDATE item SET b = 'x' WHERE id = 3",
+        ],
+    );
+}
+
+#[test]
+fn a_default_that_differs_by_row_is_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item ADD COLUMN d double precision DEFAULT random()",
+            "INSERT INTO item (id) VALUES (101)",
+        ],
+    );
+}
+
+#[test]
+fn a_volatile_default_that_was_forgotten_is_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item ADD COLUMN d double precision DEFAULT random(); ALTER TABLE item ALTER d DROP DEFAULT",
+            "INSERT INTO item (id) VALUES (101)",
+        ],
+    );
+}
+
+#[test]
+fn a_default_that_the_target_cannot_have_is_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item ADD COLUMN d jsonb DEFAULT '{\"a\": [1, 2]}', ADD COLUMN e boolean DEFAULT true",
+            "INSERT INTO item (id) VALUES (101)",
+        ],
+    );
+}
+
+#[test]
+fn a_dropped_column_is_dropped_at_the_target() {
+    follows(
+        Way::Altered,
+        &[
+            "UPDATE item SET b = 'seen' WHERE id < 10",
+            "ALTER TABLE item DROP COLUMN b",
+            "INSERT INTO item VALUES (101, 1, 'c'); UPDATE item SET c = 'x' WHERE id = 1",
+        ],
+    );
+}
+
+#[test]
+fn a_renamed_column_is_renamed_at_the_target() {
+    follows(
+        Way::Altered,
+        &[
+            "UPDATE item SET a = 0 WHERE id < 10",
+            "ALTER TABLE item RENAME COLUMN a TO \"A new name\"",
+            "INSERT INTO item VALUES (101, 1, 'b', 'c'); UPDATE item SET \"A new name\" = 5 WHERE id = 1",
+        ],
+    );
+}
+
+#[test]
+fn several_changes_of_one_transaction_with_rows_between_are_followed() {
+    follows(
+        Way::Altered,
+        &["BEGIN; INSERT INTO item VALUES (101, 1, 'one', 'c');
+             ALTER TABLE item ADD COLUMN d int DEFAULT 4; UPDATE item SET d = id WHERE id < 5;
+             ALTER TABLE item RENAME COLUMN b TO bb; INSERT INTO item (id, bb) VALUES (102, 'two');
+             ALTER TABLE item DROP COLUMN a; DELETE FROM item WHERE id = 7; INSERT INTO item (id) VALUES (7);
+             ALTER TABLE item DROP COLUMN c; INSERT INTO item VALUES (103, 'three', 3); COMMIT"],
+    );
+}
+
+#[test]
+fn a_change_that_was_rolled_back_did_not_happen() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.wait()?;
+        pause(pair)?;
+        pair.source.execute(
+            "BEGIN; INSERT INTO item VALUES (101, 1, 'before', 'c'); SAVEPOINT s;
+             ALTER TABLE item ADD COLUMN d int; ALTER TABLE item DROP COLUMN a; INSERT INTO item (id) VALUES (102);
+             ROLLBACK TO s; INSERT INTO item VALUES (103, 1, 'after', 'c'); COMMIT",
+        )?;
+        pair.call("dbmazz_resume_mirror")?;
+        pair.wait_and_compare(&["item"])?;
+        assert!(!events(pair, "has been altered|will be copied again")?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_column_that_came_and_went_unseen_leaves_no_trace() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.source.execute("INSERT INTO item VALUES (101, 1, 'before', 'c')")?;
+        pair.wait()?;
+        pair.source.execute(
+            "ALTER TABLE item ADD COLUMN x int, ADD COLUMN y int; ALTER TABLE item DROP COLUMN x, DROP COLUMN y",
+        )?;
+        pair.source
+            .execute("INSERT INTO item VALUES (102, 1, 'after', 'c'); UPDATE item SET a = 3 WHERE id = 2")?;
+        pair.wait_and_compare(&["item"])?;
+        assert!(!events(pair, "has been altered|will be copied again")?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_column_that_takes_the_name_of_another_is_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item DROP COLUMN a; ALTER TABLE item ADD COLUMN a bigint",
+            "INSERT INTO item (id, a) VALUES (101, 9000000000); UPDATE item SET b = 'x' WHERE id = 7",
+        ],
+    );
+}
+
+#[test]
+fn another_type_and_another_key_are_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item ALTER COLUMN a TYPE text USING 'n' || a",
+            "UPDATE item SET a = 'six' WHERE id = 6; INSERT INTO item VALUES (101, 'new', 'x', 'c')",
+        ],
+    );
+    follows(
+        Way::CopiedAgain,
+        &[
+            "ALTER TABLE item ALTER a SET NOT NULL, DROP CONSTRAINT item_pkey; ALTER TABLE item ADD PRIMARY KEY (id, a)",
+            "INSERT INTO item VALUES (1, 999, 'x', 'c'); DELETE FROM item WHERE id = 2",
+        ],
+    );
+}
+
+#[test]
+fn values_that_a_rewrite_gave_are_copied() {
+    follows(
+        Way::CopiedAgain,
+        &[
+            "UPDATE item SET a = 3 WHERE id < 5",
+            "ALTER TABLE item ALTER COLUMN a TYPE int USING a * 2",
+            "INSERT INTO item VALUES (101, 1, 'b', 'c')",
+        ],
+    );
+    follows(Way::CopiedAgain, &["ALTER TABLE item ALTER COLUMN a TYPE int USING a * 2"]);
+}
+
+#[test]
+fn a_rewrite_that_changes_no_value_is_passed_over() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror(&["item"])?;
+        pair.source.execute("INSERT INTO item VALUES (101, 1, 'before', 'c')")?;
+        pair.wait()?;
+        pair.source.execute("VACUUM FULL item")?;
+        pair.source.execute("INSERT INTO item VALUES (102, 1, 'after', 'c')")?;
+        pair.wait()?;
+        pair.source
+            .execute("ALTER TABLE item ADD COLUMN d int DEFAULT 5; INSERT INTO item (id) VALUES (103)")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_way(pair, Way::Altered)
+    });
+}
+
+#[test]
+fn columns_are_left_as_they_were_when_changes_are_ignored() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"on_ddl": "ignore"}"#)?;
+        pair.wait()?;
+        pair.source.execute(
+            "ALTER TABLE item ADD COLUMN d int DEFAULT 3; ALTER TABLE item DROP COLUMN b; ALTER TABLE item RENAME a TO aa",
+        )?;
+        pair.source
+            .execute("INSERT INTO item VALUES (101, 1, 'c', 4); UPDATE item SET aa = 5 WHERE id = 2")?;
+        pair.wait()?;
+        let item = pair.target.table("item");
+        let rows = pair
+            .target
+            .rows(&format!("SELECT id, a, b, c FROM {item} WHERE id IN (1, 2, 101) ORDER BY id"))?;
+        let row = |row: [Option<&str>; 4]| row.map(|value| value.map(str::to_owned)).to_vec();
+        let expected = [
+            row([Some("1"), Some("1"), Some("b1"), Some("c")]),
+            row([Some("2"), Some("5"), None, Some("c")]),
+            row([Some("101"), Some("1"), None, Some("c")]),
+        ];
+        assert_eq!(rows, expected);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_change_is_an_error_where_it_is_meant_to_be() {
+    on_a_pair(|pair| {
+        pair.source.execute(ITEMS)?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"on_ddl": "error"}"#)?;
+        pair.wait()?;
+        let expected = pair.source.rows("SELECT id, a, b, c FROM item ORDER BY id")?;
+        pair.source.execute("ALTER TABLE item ADD COLUMN d int; INSERT INTO item (id) VALUES (101)")?;
+        wait_until("the table is in error", PATIENCE, || {
+            Ok(pair.table_state("item")?.as_deref() == Some("e"))
+        })?;
+        let item = pair.target.table("item");
+        assert_eq!(pair.target.rows(&format!("SELECT id, a, b, c FROM {item} ORDER BY id"))?, expected);
+        Ok(())
+    });
+}
+
+/// The log is read again from before all of it, into a target that has been altered already.
+#[test]
+fn rows_of_earlier_definitions_are_read_again_into_the_altered_target() {
+    use crate::harness::{Action, Cluster, Settings};
+    use std::sync::Arc;
+    let cluster =
+        Arc::new(Cluster::start(&Settings::default()).unwrap_or_else(|failure| panic!("{failure}")));
+    crate::run_on(&cluster, |pair| {
+        pair.source.execute(ITEMS)?;
+        pair.source.execute(
+            "ALTER TABLE item ALTER c SET STORAGE EXTERNAL; UPDATE item SET c = repeat('c', 3000)",
+        )?;
+        pair.start_mirror_with("tables => ARRAY['item']::regclass[]", r#"{"batch_max_rows": 3}"#)?;
+        pair.wait()?;
+        pause(pair)?;
+        let armed = cluster.arm("stream_transaction_decoded", Action::Error, 0)?;
+        pair.source.execute(
+            "BEGIN; UPDATE item SET a = 1000 WHERE id <= 5; DELETE FROM item WHERE id BETWEEN 6 AND 8;
+             INSERT INTO item VALUES (6, 6, 'again', 'c'), (7, 7, 'again', 'c');
+             ALTER TABLE item ADD COLUMN d int DEFAULT 4; UPDATE item SET d = -id WHERE id IN (1, 6);
+             ALTER TABLE item RENAME COLUMN a TO aa; UPDATE item SET aa = 2 WHERE id = 2;
+             ALTER TABLE item DROP COLUMN b; INSERT INTO item (id, aa) VALUES (8, 8);
+             ALTER TABLE item ADD COLUMN b text DEFAULT 'other'; INSERT INTO item (id, b) VALUES (9000, 'own');
+             DELETE FROM item WHERE id = 3; COMMIT",
+        )?;
+        pair.call("dbmazz_resume_mirror")?;
+        armed.wait_until_reached()?;
+        pair.wait_and_compare(&["item"])?;
+        assert!(!events(pair, "will be copied again")?);
+        pair.compare(&Comparison::of("item"))
+    });
+}

@@ -39,6 +39,8 @@ pub enum Kind {
     Uuid,
     /// bytea: hexadecimal digits, decoded by `to_binary(…, 'hex')` at the target.
     Bytes,
+    /// bytea in a key, where StarRocks takes no VARBINARY: hexadecimal digits, as text.
+    HexText,
     /// json and jsonb: embedded as it is.
     Json,
     /// Characters, or the output function of a type without a kind of its own. At most [`MAX_TEXT_BYTES`].

@@ -54,6 +54,26 @@ pub(super) fn write_timestamp(micros: i64, out: &mut Vec<u8>) -> Result<(), Reas
     Ok(())
 }
 
+/// Appends `"HH:MM:SS"`, with as many decimals as there are, as `time_out` prints it.
+pub(super) fn write_time(micros: i64, out: &mut Vec<u8>) -> Result<(), Reason> {
+    if !(0..=MICROS_PER_DAY).contains(&micros) {
+        return Err(Reason::Malformed);
+    }
+    let (second, fraction) = ((micros / 1_000_000) as u32, (micros % 1_000_000) as u32);
+    let mut text = *b"\"00:00:00.000000";
+    [text[1], text[2]] = pair(second / 3600);
+    [text[4], text[5]] = pair(second / 60 % 60);
+    [text[7], text[8]] = pair(second % 60);
+    [text[10], text[11]] = pair(fraction / 10_000);
+    [text[12], text[13]] = pair(fraction / 100 % 100);
+    [text[14], text[15]] = pair(fraction % 100);
+    let zeros = text.iter().rev().take_while(|&&byte| byte == b'0').count();
+    let length = if fraction == 0 { 9 } else { text.len() - zeros };
+    out.extend_from_slice(text.get(..length).unwrap_or(&text));
+    out.push(b'"');
+    Ok(())
+}
+
 /// Days since 2000-01-01 of a date; year 0 is 1 BC. `None` for a date that the calendar does not have or an `i32` does
 /// not reach.
 pub(super) fn days_of(year: i64, month: u32, day: u32) -> Option<i32> {
@@ -130,6 +150,27 @@ mod tests {
         let mut out = Vec::new();
         write_timestamp(micros, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times_have_as_many_decimals_as_the_server_prints() {
+        let time = |micros| {
+            let mut out = Vec::new();
+            write_time(micros, &mut out).map(|()| String::from_utf8(out).unwrap())
+        };
+        let cases = [
+            (0, "\"00:00:00\""),
+            (1, "\"00:00:00.000001\""),
+            (36_000_000_000, "\"10:00:00\""),
+            (45_296_700_000, "\"12:34:56.7\""),
+            (45_296_070_010, "\"12:34:56.07001\""),
+            (MICROS_PER_DAY - 1, "\"23:59:59.999999\""),
+            (MICROS_PER_DAY, "\"24:00:00\""),
+        ];
+        for (micros, expected) in cases {
+            assert_eq!(time(micros).as_deref(), Ok(expected));
+        }
+        assert_eq!((time(-1), time(MICROS_PER_DAY + 1)), (Err(Reason::Malformed), Err(Reason::Malformed)));
     }
 
     #[test]

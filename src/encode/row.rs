@@ -330,6 +330,7 @@ fn write_value(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         Value::Float8(number) => return float::write(number, out),
         Value::Date(days) => return datetime::write_date(days, out),
         Value::Timestamp(micros) => return datetime::write_timestamp(micros, out),
+        Value::Time(micros) => return datetime::write_time(micros, out),
         Value::Numeric(stored) => return numeric::write_stored(stored, Decimals::Shown, out),
         Value::NumericText(text) => return numeric::write_text(text, Decimals::Shown, out),
         Value::Uuid(uuid) => hex::write_uuid(&uuid, out),

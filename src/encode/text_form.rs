@@ -48,7 +48,7 @@ impl<'a> Value<'a> {
             Kind::Date => date(text).map_or(Self::Malformed, Self::Date),
             Kind::Timestamp => timestamp(text).map_or(Self::Malformed, Self::Timestamp),
             Kind::Uuid => hex::parse_uuid(text).map_or(Self::Malformed, Self::Uuid),
-            Kind::Bytes => text.strip_prefix(b"\\x").map_or(Self::Malformed, Self::HexBytes),
+            Kind::Bytes | Kind::HexText => text.strip_prefix(b"\\x").map_or(Self::Malformed, Self::HexBytes),
             Kind::Json => Self::Json(text),
             Kind::Text => Self::Text(text),
         }

@@ -22,6 +22,8 @@ pub enum Value<'a> {
     Date(i32),
     /// timestamp, or timestamptz in UTC: microseconds since 2000-01-01; `i64::MIN` and `i64::MAX` are the infinities.
     Timestamp(i64),
+    /// time: microseconds since midnight, which is also the end of the day.
+    Time(i64),
     /// numeric as PostgreSQL stores it, without the varlena header (`numeric.c`, `NumericChoice`).
     Numeric(&'a [u8]),
     /// numeric as PostgreSQL prints it.

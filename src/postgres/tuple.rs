@@ -34,6 +34,7 @@ enum Read {
     Float8,
     Date,
     Timestamp,
+    Time,
     Uuid,
     Numeric,
     Bytes,
@@ -190,6 +191,7 @@ impl TupleRow<'_> {
             Read::Float8 => Value::Float8(f64::from_bits(bits as u64)),
             Read::Date => Value::Date(bits as i32),
             Read::Timestamp => Value::Timestamp(bits as i64),
+            Read::Time => Value::Time(bits as i64),
             // SAFETY: the caller vouches for the type; a uuid is 16 bytes, a name is terminated by a zero.
             Read::Uuid => Value::Uuid(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
             // SAFETY: as above.
@@ -315,6 +317,7 @@ fn read_of(type_oid: pg_sys::Oid, kind: Kind) -> Read {
     match type_oid {
         pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Read::Text,
         pg_sys::NAMEOID => Read::Name,
+        pg_sys::TIMEOID => Read::Time,
         // json is stored as text.
         pg_sys::JSONOID if kind == Kind::Text => Read::Text,
         other if kind == Kind::Text => Read::TextOutput(Output::of(other)),

@@ -41,6 +41,7 @@ mod slot_guard;
 mod soak;
 mod starts;
 mod tables;
+mod type_keys;
 mod type_paths;
 mod types;
 mod views;

@@ -17,10 +17,19 @@ fn create_items(pair: &mut Pair) -> Outcome {
     )
 }
 
+/// The same with loads of so few rows that a small table takes long as well.
+const TINY: &str = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 20, "snapshot_workers": 1}"#;
+
 /// Starts the copy of a table with a slow target, and stops it when `chunks` are done: from then on no load is answered.
-fn copy_some(pair: &mut Pair, control: Control, table: &str, chunks: usize) -> Outcome<Vec<String>> {
-    control.set(&Fault::lasting("delay_answer").on_table(table).with(20))?;
-    pair.start_mirror_with(&format!("tables => ARRAY['{table}']::regclass[]"), SMALL)?;
+fn copy_some(
+    pair: &mut Pair,
+    control: Control,
+    table: &str,
+    chunks: usize,
+    options: &str,
+) -> Outcome<Vec<String>> {
+    control.set(&Fault::lasting("delay_answer").on_table(table).with(50))?;
+    pair.start_mirror_with(&format!("tables => ARRAY['{table}']::regclass[]"), options)?;
     wait_until("some chunks are done", PATIENCE, || Ok(done_chunks(pair, table)?.len() >= chunks))?;
     control.set(&Fault::lasting("hang").on_table(table))?;
     // A load may have been answered in between.
@@ -62,7 +71,7 @@ fn chunks_that_are_done_are_not_read_again_when_the_snapshot_is_lost() {
     on_a_pair(|pair| {
         let Some(control) = pair.control("lost snapshot") else { return Ok(()) };
         create_items(pair)?;
-        let before = copy_some(pair, control, "item", 3)?;
+        let before = copy_some(pair, control, "item", 3, SMALL)?;
         pair.source
             .execute("UPDATE item SET v = 'changed' WHERE id % 7 = 0; DELETE FROM item WHERE id % 11 = 0")?;
         lose_the_snapshot(pair)?;
@@ -77,7 +86,7 @@ fn chunks_that_are_done_count_after_an_immediate_stop() {
     on_its_own_cluster(&Settings::default(), |pair| {
         let Some(control) = pair.control("copy over a restart") else { return Ok(()) };
         create_items(pair)?;
-        let before = copy_some(pair, control, "item", 3)?;
+        let before = copy_some(pair, control, "item", 3, SMALL)?;
         pair.source.cluster().restart(StopMode::Immediate)?;
         wait_for("the server is back", PATIENCE, || {
             Ok(pair.source.reconnect().and_then(|()| pair.source.value("SELECT 1")).ok())
@@ -108,7 +117,7 @@ fn a_row_that_moved_into_a_finished_chunk_keeps_its_large_value() {
              DELETE FROM document WHERE id <= 300 AND id % 2 = 0",
         )?;
         pair.source.execute("VACUUM document")?;
-        copy_some(pair, control, "document", 2)?;
+        copy_some(pair, control, "document", 2, TINY)?;
         pair.source
             .execute("UPDATE document SET title = 'moved', filler = repeat('g', 1800) WHERE id > 2900")?;
         let moved = "SELECT count(*) > 50 FROM document WHERE id > 2900 AND ctid < '(100,0)'";
@@ -123,7 +132,7 @@ fn changes_under_the_copy(statement: &str) {
     on_a_pair(|pair| {
         let Some(control) = pair.control(statement) else { return Ok(()) };
         create_items(pair)?;
-        copy_some(pair, control, "item", 2)?;
+        copy_some(pair, control, "item", 2, SMALL)?;
         pair.source
             .execute("UPDATE item SET v = 'before' WHERE id % 5 = 0; DELETE FROM item WHERE id % 6 = 0")?;
         // Not while a load waits for its answer is the table locked: no DDL waits for the target.

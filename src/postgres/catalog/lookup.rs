@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::query;
 use crate::postgres::encoding;
 use crate::sink::starrocks::field_name;
-use crate::table::TableSpec;
+use crate::table::{Kind, TableSpec};
 
 /// How rows of one table are found.
 pub(in crate::postgres) struct Lookup {
@@ -24,8 +24,10 @@ struct KeyColumn {
     field: String,
     /// The condition up to the value.
     condition: String,
-    /// Its type, for values that must be converted.
+    /// Its type.
     type_name: String,
+    /// What a value lacks in a line of what the type's input function wants.
+    prefix: &'static str,
 }
 
 impl Lookup {
@@ -53,6 +55,7 @@ impl Lookup {
                 field: field_name(spec, number),
                 condition,
                 type_name: type_name(column.source.type_oid),
+                prefix: if column.kind == Kind::HexText { "\\x" } else { "" },
             })
         });
         Ok(Self {
@@ -72,9 +75,9 @@ impl Lookup {
         let values: serde_json::Map<String, Value> =
             serde_json::from_slice(&document).map_err(|_| malformed())?;
         let mut sql = self.select.clone();
-        for (number, KeyColumn { field, condition, type_name }) in self.key.iter().enumerate() {
+        for (number, KeyColumn { field, condition, type_name, prefix }) in self.key.iter().enumerate() {
             let text = match values.get(field).ok_or_else(malformed)? {
-                Value::String(text) => text.clone(),
+                Value::String(text) => format!("{prefix}{text}"),
                 other => other.to_string(),
             };
             let and = if number == 0 { "" } else { " AND " };
@@ -109,19 +112,20 @@ fn quoted(name: &CStr) -> String {
     format!("\"{}\"", name.to_string_lossy().replace('"', "\"\""))
 }
 
+/// The type with its schema, without a limit: `character` alone would be one character.
 fn type_name(type_oid: u32) -> String {
+    let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
     // SAFETY: looks into caches; the answer is a C string in the current memory context.
-    unsafe { CStr::from_ptr(pg_sys::format_type_be_qualified(type_oid.into())) }
-        .to_string_lossy()
-        .into_owned()
+    let name = unsafe { CStr::from_ptr(pg_sys::format_type_extended(type_oid.into(), -1, flags as _)) };
+    name.to_string_lossy().into_owned()
 }
 
-/// A text as an SQL literal of no type yet: it takes that of what it is compared with. In a database of another encoding
-/// the statement cannot hold it; the server converts it.
+/// A text as an SQL literal of the type, which an operator of all composite types would not give it. In a database of another
+/// encoding the statement cannot hold it; the server converts it.
 fn literal(text: &str, type_name: &str) -> String {
     if !text.is_ascii() && encoding::needs_conversion() {
         let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-        return format!("pg_catalog.convert_from('\\x{digits}', 'UTF8')::{type_name}");
+        return format!("pg_catalog.convert_from(pg_catalog.decode('{digits}', 'hex'), 'UTF8')::{type_name}");
     }
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    format!("E'{}'::{type_name}", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

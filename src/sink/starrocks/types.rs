@@ -40,7 +40,7 @@ impl std::error::Error for UnsupportedKey {}
 /// How to write the values of a column, and its type at the target as in `CREATE TABLE`.
 ///
 /// # Errors
-/// [`UnsupportedKey`] for key columns of the types real, double precision, bytea, json and jsonb.
+/// [`UnsupportedKey`] for key columns of the types real, double precision, json and jsonb.
 pub fn map_type(source: &SourceColumn, column_use: ColumnUse) -> Result<(Kind, String), UnsupportedKey> {
     if let (ColumnUse::Key, Some(type_name)) = (column_use, unfit_for_keys(source.type_oid)) {
         return Err(UnsupportedKey { column: source.name.clone(), type_name });
@@ -56,6 +56,7 @@ pub fn map_type(source: &SourceColumn, column_use: ColumnUse) -> Result<(Kind, S
         oid::DATE => (Kind::Date, "DATE".to_owned()),
         oid::TIMESTAMP | oid::TIMESTAMPTZ => (Kind::Timestamp, "DATETIME".to_owned()),
         oid::UUID => (Kind::Uuid, varchar(36)),
+        oid::BYTEA if column_use == ColumnUse::Key => (Kind::HexText, varchar(MAX_TEXT_BYTES)),
         oid::BYTEA => (Kind::Bytes, format!("VARBINARY({MAX_TEXT_BYTES})")),
         oid::JSON | oid::JSONB => (Kind::Json, "JSON".to_owned()),
         other => (Kind::Text, text_type(other, source.typmod)),
@@ -79,7 +80,6 @@ const fn unfit_for_keys(type_oid: u32) -> Option<&'static str> {
     match type_oid {
         oid::FLOAT4 => Some("real"),
         oid::FLOAT8 => Some("double precision"),
-        oid::BYTEA => Some("bytea"),
         oid::JSON => Some("json"),
         oid::JSONB => Some("jsonb"),
         _ => None,
@@ -220,6 +220,12 @@ mod tests {
     }
 
     #[test]
+    fn bytea_keys_are_text() {
+        assert_eq!(mapped(oid::BYTEA, -1, ColumnUse::Key), "VARCHAR(1048576)");
+        assert_eq!(mapped(oid::BYTEA, -1, ColumnUse::Value), "VARBINARY(1048576)");
+    }
+
+    #[test]
     fn varchar_has_room_for_four_bytes_per_character() {
         assert_eq!(mapped(oid::VARCHAR, 10 + VARHDRSZ, ColumnUse::Value), "VARCHAR(40)");
         assert_eq!(mapped(oid::BPCHAR, 1 + VARHDRSZ, ColumnUse::Key), "VARCHAR(4)");
@@ -229,7 +235,7 @@ mod tests {
 
     #[test]
     fn types_without_a_primary_key_type_are_refused_as_keys() {
-        for type_oid in [oid::FLOAT4, oid::FLOAT8, oid::BYTEA, oid::JSON, oid::JSONB] {
+        for type_oid in [oid::FLOAT4, oid::FLOAT8, oid::JSON, oid::JSONB] {
             let source = SourceColumn { attnum: 1, name: "c".to_owned(), type_oid, typmod: -1 };
             assert!(map_type(&source, ColumnUse::Key).is_err(), "type {type_oid} is taken as a key");
             assert!(map_type(&source, ColumnUse::Value).is_ok());

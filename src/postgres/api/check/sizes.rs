@@ -55,7 +55,7 @@ fn may_be_too_long(column: &Column) -> bool {
         pg_sys::Oid::from(source.type_oid),
         pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::BYTEAOID
     );
-    // No encoding has more than four bytes for a character.
+    // No encoding has more than four bytes for a character; a column without a limit has a negative modifier.
     let limit = usize::try_from(source.typmod).unwrap_or(usize::MAX);
     is_text && limit.saturating_mul(4) > MAX_TEXT_BYTES
 }

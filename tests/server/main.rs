@@ -28,6 +28,7 @@ mod loads;
 mod own_tools;
 mod owner;
 mod random_changes;
+mod random_ddl;
 mod readme;
 mod refusal;
 mod resumed_copy;

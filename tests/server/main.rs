@@ -31,6 +31,7 @@ mod names;
 mod own_tools;
 mod owner;
 mod random_changes;
+mod random_ddl;
 mod readme;
 mod refusal;
 mod resumed_copy;

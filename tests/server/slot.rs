@@ -120,7 +120,8 @@ fn a_table_in_error_keeps_no_log() {
             "CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE broken (id int PRIMARY KEY, v text);
              CREATE TABLE busy (id int, filler text)",
         )?;
-        pair.start_mirror(&["item", "broken"])?;
+        let tables = "tables => ARRAY['item', 'broken']::regclass[]";
+        pair.start_mirror_with(tables, r#"{"on_ddl": "error"}"#)?;
         pair.wait()?;
         pair.source
             .execute("ALTER TABLE broken ALTER v TYPE int USING 1; INSERT INTO broken VALUES (1, 1)")?;

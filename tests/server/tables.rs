@@ -76,7 +76,8 @@ fn a_table_in_error_is_copied_again_with_its_new_columns() {
     on_a_pair(|pair| {
         create(pair, "first", 500)?;
         create(pair, "second", 500)?;
-        pair.start_mirror(&["first", "second"])?;
+        let tables = "tables => ARRAY['first', 'second']::regclass[]";
+        pair.start_mirror_with(tables, r#"{"on_ddl": "error"}"#)?;
         pair.wait()?;
         pair.source.execute("ALTER TABLE second DROP COLUMN body, ADD COLUMN extra int DEFAULT 5")?;
         pair.source.execute("UPDATE second SET v = 'altered' WHERE id = 1")?;

@@ -28,6 +28,7 @@ use crate::definition::{AlterStep, Definition, DefinitionChange};
 use crate::lsn::Lsn;
 use crate::options::OnStatement;
 use crate::sink::Job;
+use crate::table::TableSpec;
 
 /// What becomes of a table at a change.
 enum Verdict {
@@ -201,6 +202,20 @@ impl Feed {
         }
     }
 
+    /// Whether the rows of a table are written with exactly these columns at the moment.
+    pub(in super::super) fn writes_columns_of(&self, spec: &TableSpec) -> bool {
+        let columnar = self.tables.get(&spec.relid).and_then(|table| table.columnar.as_ref());
+        columnar.is_none_or(|columnar| columnar.spec.columns == spec.columns)
+    }
+
+    /// The present rows of a table are not those that the stream is at.
+    pub(in super::super) fn give_up_following(&mut self, relid: u32, reason: String) {
+        match self.options.on_ddl {
+            OnStatement::Apply => self.copy_table_again(relid, reason),
+            OnStatement::Error | OnStatement::Ignore => self.fail_table(relid, reason),
+        }
+    }
+
     /// The rows of a table have got other values, and no change shows them.
     pub(super) fn rewritten(&mut self, relid: u32) {
         if self.route(relid) == Route::Skip {
@@ -215,7 +230,7 @@ impl Feed {
 
     /// Leaves a table to be copied again: nobody takes in its changes until then.
     #[cold]
-    pub(in super::super) fn copy_table_again(&mut self, relid: u32, reason: String) {
+    pub(super) fn copy_table_again(&mut self, relid: u32, reason: String) {
         let Some(table) = self.tables.get_mut(&relid).filter(|table| table.usual_route != Route::Skip) else {
             return;
         };

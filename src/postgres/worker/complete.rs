@@ -64,11 +64,16 @@ fn complete(mirror: &Mirror, feed: &mut Feed, relid: u32, keys: Keys) -> Result<
     // SAFETY: just opened and locked, until the end of the transaction; closed below.
     let taken = unsafe {
         let taken = match Source::of(relation, table, mirror) {
-            Ok(source) => read(mirror, feed, relation, &source, &keys),
-            Err(Unreadable::Changed) => {
-                feed.copy_table_again(
+            // The stream may still be at rows of an earlier definition.
+            Ok(source) if feed.writes_columns_of(&source.spec) => {
+                read(mirror, feed, relation, &source, &keys)
+            }
+            Ok(_) | Err(Unreadable::Changed) => {
+                feed.give_up_following(
                     relid,
-                    "its definition has changed, and the log does not have all of its rows whole".to_owned(),
+                    "its definition has changed, and rows that the log does not have whole cannot be read from it \
+                     any more"
+                        .to_owned(),
                 );
                 Ok(())
             }

@@ -41,6 +41,11 @@ impl News {
             || !self.trouble.is_empty()
     }
 
+    /// Whether a table has left the stream and nobody can know yet: what is durable without it must not be shown.
+    pub(super) fn has_lost_table(&self) -> bool {
+        !self.failed.is_empty() || !self.copied_again.is_empty()
+    }
+
     /// Writes everything into the tables of the extension. Inside the transaction of the checkpoint, so that it never
     /// passes a table that is not known to be in error.
     pub(in super::super) fn write_down(&self, mirror: &str) {

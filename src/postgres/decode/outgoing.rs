@@ -390,7 +390,15 @@ impl Feed {
             rows_per_second: self.outgoing.rate.per_second,
             queued_bytes: self.pipeline.queued_bytes() as u64,
         };
-        shmem::update(&self.mirror, |slot| slot.progress = progress);
+        let has_lost_table = self.news.has_lost_table();
+        shmem::update(&self.mirror, |slot| {
+            let shown = slot.progress.durable_lsn;
+            slot.progress = progress;
+            if has_lost_table {
+                // Whoever waits for a position must find the table in error, or to be copied, when it is reached.
+                slot.progress.durable_lsn = shown;
+            }
+        });
     }
 
     /// Ends the threads.

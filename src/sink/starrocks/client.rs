@@ -235,9 +235,7 @@ impl StarRocksSink {
                 StatementError::Refused { message, .. } if may_pass(message) => {
                     retries.trouble(&error.to_string())
                 }
-                StatementError::Refused { .. } | StatementError::Malformed { .. }
-                    if refusals == Refusals::Waited =>
-                {
+                StatementError::Refused { .. } if refusals == Refusals::Waited => {
                     retries.trouble(&error.to_string())
                 }
                 _ => return Err(error),

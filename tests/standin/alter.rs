@@ -51,6 +51,30 @@ pub(crate) fn alter(
     Ok(())
 }
 
+/// Two tables take each other's names, at once. Loads that have begun keep their table.
+pub(crate) fn swap(shared: &Shared, database: &str, one: &str, other: &str) -> Result<(), SqlError> {
+    let mut store = shared.storage.lock();
+    for name in [one, other] {
+        store.catalog.table(database, name).ok_or_else(|| SqlError::unknown_table(name))?;
+        if store.has_running_job(database, name) {
+            let message =
+                format!("Table[{name}]'s state(SCHEMA_CHANGE) is not NORMAL. Do not allow doing ALTER ops");
+            return Err(SqlError::new(5014, message));
+        }
+    }
+    store.atomically(|store| {
+        let Some(tables) = store.catalog.databases.get_mut(database) else { return Ok(()) };
+        if let (Some(mut first), Some(mut second)) = (tables.remove(one), tables.remove(other)) {
+            first.name = other.to_owned();
+            second.name = one.to_owned();
+            tables.insert(first.name.clone(), first);
+            tables.insert(second.name.clone(), second);
+        }
+        store.save_catalog()
+    })?;
+    Ok(())
+}
+
 /// Waits for the loads that began before the job, then changes the table.
 fn run_job(shared: &Shared, job: &AlterJob, changes: &[Alteration]) {
     while shared.labels.open_loads(&job.database, &job.table, job.transaction_id) > 0 {
@@ -106,7 +130,7 @@ impl Draft {
                 spec.name
             )));
         }
-        if spec.default.is_some() && spec.default != place.default {
+        if spec.default != place.default {
             return Err(SqlError::analyzing(format!("Can not change default value of column {}", spec.name)));
         }
         if !is_allowed(&place.ty, &spec.ty) {

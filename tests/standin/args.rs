@@ -12,6 +12,8 @@ pub(crate) struct Args {
     pub(crate) password: String,
     /// Whether rows are kept, or only parsed and counted.
     pub(crate) storage: StorageMode,
+    /// Whether it is kept when each load came, and which keys it had.
+    pub(crate) arrivals: Keep,
     /// Where the database file lies; in memory without one.
     pub(crate) data_dir: Option<PathBuf>,
     /// How many backends the cluster claims to have: the limit of `replication_num`.
@@ -28,6 +30,15 @@ pub(crate) enum StorageMode {
     Off,
 }
 
+/// Whether something is kept that only few want.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Keep {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
 impl Args {
     /// Reads the arguments after the program's name.
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -38,6 +49,7 @@ impl Args {
             user: "root".into(),
             password: String::new(),
             storage: StorageMode::On,
+            arrivals: Keep::Off,
             data_dir: None,
             backends: 1,
             exit_with_stdin: false,
@@ -67,6 +79,13 @@ impl Args {
                     "on" => StorageMode::On,
                     "off" => StorageMode::Off,
                     _ => return Err(format!("--storage is on or off, not {value}")),
+                }
+            }
+            "--arrivals" => {
+                self.arrivals = match value.as_str() {
+                    "on" => Keep::On,
+                    "off" => Keep::Off,
+                    _ => return Err(format!("--arrivals is on or off, not {value}")),
                 }
             }
             _ => return Err(format!("unknown option {name}")),
@@ -99,5 +118,6 @@ mod tests {
         assert!(parse("--port 1").unwrap_err().contains("unknown option"));
         assert!(parse("--fe-port").unwrap_err().contains("needs a value"));
         assert!(parse("--storage maybe").is_err());
+        assert!(parse("--arrivals maybe").is_err());
     }
 }

@@ -5,12 +5,17 @@ use std::net::TcpStream;
 use crate::http::{After, Answer, Connection, Framing, Head, HeadError};
 use crate::load::{self, Ending, Scratch};
 use crate::request_log::Entry;
-use crate::server::Shared;
+use crate::server::{Shared, lock};
 
 /// Serves one connection until one side ends it.
 pub(crate) fn serve(shared: &Shared, stream: TcpStream) {
-    let Ok(mut connection) = Connection::new(stream) else { return };
-    let mut scratch = Scratch::default();
+    let Ok(connection) = Connection::new(stream) else { return };
+    let mut scratch = lock(&shared.scratch).pop().unwrap_or_default();
+    serve_with(shared, connection, &mut scratch);
+    lock(&shared.scratch).push(scratch);
+}
+
+fn serve_with(shared: &Shared, mut connection: Connection, scratch: &mut Scratch) {
     loop {
         let head = match connection.read_head() {
             Ok(head) => head,
@@ -29,7 +34,7 @@ pub(crate) fn serve(shared: &Shared, stream: TcpStream) {
         match (head.method.as_str(), path.as_slice()) {
             ("PUT", ["api", database, table, "_stream_load"]) => {
                 let request = load::Request { head: &head, framing, database, table };
-                match load::answer(shared, &mut connection, &request, &mut scratch) {
+                match load::answer(shared, &mut connection, &request, scratch) {
                     Ending::Answered(After::KeepAlive) => {}
                     Ending::Answered(After::Close) | Ending::Cut => return,
                     Ending::RefusedEarly => {

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `GET /standin/log` | every request so far, with its answer |
 //! | `GET /standin/counts` | loads, rows, upserts, deletes and bytes per table, and in total |
+//! | `GET /standin/arrivals` | with `--arrivals on`: when the last byte of each load came, and the keys in it |
 //! | `GET /standin/labels` | every transaction that is remembered |
 //! | `GET`, `POST`, `DELETE /standin/fault` | lists, arms, clears faults |
-//! | `POST /standin/reset` | clears log, counts, faults and labels; tables stay |
+//! | `POST /standin/reset` | clears log, counts, arrivals, faults and labels; tables stay |
 //! | `POST /standin/label_keep` `{"max": n}` | sets `label_keep_max_num` |
 //! | `POST /standin/running_limit` `{"max": n}` | sets `max_running_txn_num_per_db` |
 //! | `POST /standin/password` `{"password": "…"}` | changes the password |
@@ -39,6 +40,7 @@ fn run(shared: &Shared, method: &str, command: &str, body: &[u8]) -> Result<Valu
     match (method, command) {
         ("GET", "log") => return Ok(shared.requests.to_json()),
         ("GET", "counts") => return Ok(shared.counts.to_json()),
+        ("GET", "arrivals") => return Ok(shared.arrivals.to_json()),
         ("GET", "labels") => return Ok(json!({ "transactions": shared.labels.list() })),
         ("GET", "fault") => return Ok(json!({ "faults": shared.faults.list() })),
         ("POST", "fault") => arm(shared, serde_json::from_slice(body).map_err(|error| error.to_string())?),
@@ -54,6 +56,7 @@ fn run(shared: &Shared, method: &str, command: &str, body: &[u8]) -> Result<Valu
             shared.faults.clear();
             shared.requests.clear();
             shared.counts.clear();
+            shared.arrivals.clear();
             shared.labels.clear();
         }
         _ => return Err(format!("there is no {method} /standin/{command}")),

@@ -228,6 +228,16 @@ fn nested(parser: &mut Parser<'_>, name: &str) -> Result<ColumnType, SqlError> {
     }
 }
 
+/// Parses `SWAP WITH name`, if it follows.
+pub(crate) fn swap(parser: &mut Parser<'_>) -> Result<Option<String>, SqlError> {
+    if !parser.eat("SWAP WITH") {
+        return Ok(None);
+    }
+    let name = parser.name()?;
+    parser.end()?;
+    Ok(Some(name))
+}
+
 /// Parses the clauses that follow `ALTER TABLE name`.
 pub(crate) fn alterations(parser: &mut Parser<'_>) -> Result<Vec<Alteration>, SqlError> {
     let mut changes = Vec::new();
@@ -340,7 +350,9 @@ mod tests {
         assert!(matches!(&changes[0], Alteration::Add { place: Place::After(after), .. } if after == "id"));
         assert_eq!(changes[1], Alteration::Drop("y".into()));
         assert_eq!(changes[2], Alteration::Rename { from: "a".into(), to: "b".into() });
-        let tokens = tokenize("SWAP WITH a").unwrap();
+        let tokens = tokenize("ORDER BY (a)").unwrap();
         assert!(alterations(&mut Parser::new(&tokens)).unwrap_err().message.contains("not supported"));
+        let tokens = tokenize("SWAP WITH `a b`").unwrap();
+        assert_eq!(swap(&mut Parser::new(&tokens)), Ok(Some("a b".to_owned())));
     }
 }

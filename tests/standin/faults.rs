@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     CutAfterCommit,
     /// The answer of a load is held back for `value` ms, after its commit.
     DelayAnswer,
+    /// The backend has a load in hand for `value` ms (default 1000) before it begins it, though its client may have gone.
+    DelayBegin,
     /// `100 Continue` is held back for `value` ms.
     DelayContinue,
     /// The load is committed, becomes visible `value` ms later (default 1000), and is answered `Publish Timeout`.
@@ -31,8 +33,10 @@ pub(crate) enum Kind {
     GarbageBytes,
     /// A TRUNCATE or CREATE is cut off without an answer; `value` is `before` it was executed or `after` (default).
     CutStatement,
-    /// A TRUNCATE takes `value` ms (default 1000) before it empties the table, and does so though its client has gone.
-    SlowTruncate,
+    /// A statement is executed `value.ms` (default 1000) later, though its client may have gone by then: the first one that
+    /// has the text `value.of`, or a TRUNCATE. Until then the list of processes shows it, unless `value.hidden` is true; its
+    /// connection stays, unless `value.cut` is.
+    LateStatement,
     /// Rows are filtered: those that contain `value`, or all.
     RefuseRows,
     /// The frontend finds no backend.
@@ -72,7 +76,7 @@ pub(crate) struct Fault {
     /// How often it still strikes; -1 until cleared.
     #[serde(default = "once")]
     pub(crate) times: i64,
-    /// Only loads of this table.
+    /// Only loads of this table; of all whose names begin like this, with `*` at the end.
     #[serde(default)]
     pub(crate) table: Option<String>,
     /// A parameter of the kind.
@@ -85,10 +89,37 @@ fn once() -> i64 {
 }
 
 impl Fault {
+    /// Whether it may strike loads of this table.
+    fn is_for(&self, table: &str) -> bool {
+        let Some(name) = self.table.as_deref() else { return true };
+        name == table || name.strip_suffix('*').is_some_and(|start| table.starts_with(start))
+    }
+
     /// The parameter as milliseconds.
     pub(crate) fn delay(&self, default_ms: u64) -> Duration {
         let ms = self.value.as_ref().and_then(serde_json::Value::as_u64);
         Duration::from_millis(ms.unwrap_or(default_ms))
+    }
+
+    /// Of a parameter that is an object, a member.
+    fn member(&self, name: &str) -> Option<&serde_json::Value> {
+        self.value.as_ref().and_then(|value| value.get(name))
+    }
+
+    /// Whether a statement is the one that is late.
+    pub(crate) fn is_about(&self, statement: &str) -> bool {
+        let text = self.member("of").and_then(serde_json::Value::as_str);
+        statement.contains(text.unwrap_or("TRUNCATE"))
+    }
+
+    /// How late it is.
+    pub(crate) fn lateness(&self) -> Duration {
+        Duration::from_millis(self.member("ms").and_then(serde_json::Value::as_u64).unwrap_or(1000))
+    }
+
+    /// Whether a member of the parameter is true.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.member(name).and_then(serde_json::Value::as_bool).unwrap_or_default()
     }
 
     /// The parameter as text.
@@ -138,9 +169,8 @@ impl Faults {
         applies: impl Fn(&Fault) -> bool,
     ) -> Option<Fault> {
         let mut armed = lock(&self.armed);
-        let index = armed.iter().position(|fault| {
-            fault.kind == kind && fault.table.as_deref().is_none_or(|name| name == table) && applies(fault)
-        })?;
+        let index =
+            armed.iter().position(|fault| fault.kind == kind && fault.is_for(table) && applies(fault))?;
         let fault = armed.get_mut(index)?;
         if fault.times > 0 {
             fault.times -= 1;
@@ -207,9 +237,28 @@ mod tests {
     }
 
     #[test]
+    fn fault_for_tables_of_a_beginning_spares_the_others() {
+        let faults = Faults::default();
+        faults.arm(fault(r#"{"kind":"hang","times":-1,"table":"copy_of_*"}"#));
+        assert!(faults.strike(Kind::Hang, "orders").is_none());
+        assert!(faults.strike(Kind::Hang, "copy_of_orders").is_some());
+    }
+
+    #[test]
     fn unknown_kinds_and_members_are_refused() {
         assert!(serde_json::from_str::<Fault>(r#"{"kind":"fire"}"#).is_err());
         assert!(serde_json::from_str::<Fault>(r#"{"kind":"hang","time":1}"#).is_err());
         assert_eq!(fault(r#"{"kind":"http_500","value":"fe"}"#).text(), Some("fe"));
+    }
+
+    #[test]
+    fn late_statement_is_told_by_its_text() {
+        let late = fault(r#"{"kind":"late_statement","value":{"of":"SWAP","ms":7,"hidden":true}}"#);
+        assert!(late.is_about("ALTER TABLE a SWAP WITH b") && !late.is_about("TRUNCATE TABLE a"));
+        assert_eq!(
+            (late.lateness(), late.is("hidden"), late.is("cut")),
+            (Duration::from_millis(7), true, false)
+        );
+        assert!(fault(r#"{"kind":"late_statement"}"#).is_about("TRUNCATE TABLE a"));
     }
 }

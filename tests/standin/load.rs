@@ -6,12 +6,14 @@
 //! ```
 
 use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
+use twox_hash::XxHash3_128;
+
 use crate::answer::{LoadAnswer, Timings};
-use crate::args::StorageMode;
+use crate::args::{Keep, StorageMode};
+use crate::arrivals::{Arrival, KeyReader, now_us};
 use crate::auth::Refusal;
 use crate::body::Body;
 use crate::faults::{Fault, GARBAGE, Kind};
@@ -32,7 +34,7 @@ pub(crate) struct Request<'a> {
     pub(crate) table: &'a str,
 }
 
-/// Memory that the loads of one connection share.
+/// Memory of loads, used again for the next ones.
 #[derive(Default)]
 pub(crate) struct Scratch {
     body: Vec<u8>,
@@ -58,9 +60,11 @@ struct Job<'a> {
     /// Bytes of the body.
     received: u64,
     /// Of the body.
-    digest: u64,
+    digest: u128,
     timings: Timings,
     started: Instant,
+    /// When the body was read whole.
+    received_us: u64,
 }
 
 impl Drop for Job<'_> {
@@ -102,10 +106,8 @@ fn at_backend(fault: &Fault) -> bool {
     fault.text().is_none_or(|hop| hop == "be")
 }
 
-fn digest_of(body: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(body);
-    hasher.finish()
+fn digest_of(body: &[u8]) -> u128 {
+    XxHash3_128::oneshot(body)
 }
 
 fn refuse(
@@ -145,6 +147,9 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     if !shared.storage.lock().catalog.databases.contains_key(request.database) {
         return Err(refusal(-1, format!("unknown database, database={}", request.database)));
     }
+    if let Some(fault) = shared.faults.strike(Kind::DelayBegin, request.table) {
+        std::thread::sleep(fault.delay(1000));
+    }
     let transaction = match shared.labels.begin(request.database, request.table, &label) {
         Ok(id) => id,
         Err(error) => return Err(Box::new(cannot_begin(shared, request, &label, error))),
@@ -153,7 +158,19 @@ fn prepare<'a>(shared: &'a Shared, request: &'a Request<'a>) -> Result<Job<'a>, 
     match plan(shared, request) {
         Ok(plan) => {
             let timings = Timings { begin, plan: started.elapsed() - begin, ..Timings::default() };
-            Ok(Job { shared, request, label, transaction, plan, received: 0, digest: 0, timings, started })
+            let (received, digest, received_us) = (0, 0, 0);
+            Ok(Job {
+                shared,
+                request,
+                label,
+                transaction,
+                plan,
+                received,
+                digest,
+                timings,
+                started,
+                received_us,
+            })
         }
         Err(message) => {
             shared.labels.abort(transaction, &message);
@@ -215,6 +232,7 @@ impl Job<'_> {
         connection.stream().set_read_timeout(Some(self.plan.headers.timeout))?;
         let length = connection.read_body(self.request.framing, &mut scratch.body);
         connection.stream().set_read_timeout(None)?;
+        self.received_us = now_us();
         self.timings.read = reading.elapsed();
         length
     }
@@ -254,8 +272,23 @@ impl Job<'_> {
     }
 
     fn count(&self, body: &mut Body<'_>) -> Outcome {
+        if self.shared.args.arrivals == Keep::On {
+            return self.count_and_keep_keys(body);
+        }
         match read_rows(&self.plan, body, &self.refused_rows(), &mut Counter::new(&self.plan)) {
             Ok(tally) => self.end(tally, None),
+            Err((message, tally)) => fail(message, tally),
+        }
+    }
+
+    fn count_and_keep_keys(&self, body: &mut Body<'_>) -> Outcome {
+        let mut reader = KeyReader::new(&self.plan);
+        match read_rows(&self.plan, body, &self.refused_rows(), &mut reader) {
+            Ok(tally) => {
+                let (table, keys) = (self.plan.table.full_name(), reader.into_keys());
+                self.shared.arrivals.add(Arrival { at_us: self.received_us, table, keys });
+                self.end(tally, None)
+            }
             Err((message, tally)) => fail(message, tally),
         }
     }

@@ -6,13 +6,14 @@
 //!
 //! ```text
 //! starrocks_standin --fe-port 0 --be-port 0 --mysql-port 0 --user root --password '' \
-//!     [--storage on|off] [--data-dir DIR|none] [--backends 1] [--exit-with-stdin]
+//!     [--storage on|off] [--arrivals on|off] [--data-dir DIR|none] [--backends 1] [--exit-with-stdin]
 //! ```
 //!
 //! When it is ready it prints one line, `{"fe":…,"be":…,"mysql":…}`, with the ports that it listens on.
 mod alter;
 mod answer;
 mod args;
+mod arrivals;
 mod auth;
 mod backend;
 mod body;

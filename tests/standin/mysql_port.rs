@@ -107,23 +107,10 @@ impl Port {
         }
     }
 
-    /// Executes a statement to its end, and shows it meanwhile.
-    fn execute(&mut self, sql: &str, word: &str) -> Result<Reply, SqlError> {
-        let shared = Arc::clone(&self.shared);
-        let number = {
-            let mut running = lock(&shared.running);
-            let number = running.last_key_value().map_or(1, |(last, _)| last + 1);
-            running.insert(number, sql.to_owned());
-            number
-        };
-        if word == "TRUNCATE"
-            && let Some(fault) = shared.faults.strike(Kind::SlowTruncate, "")
-        {
-            std::thread::sleep(fault.delay(1000));
-        }
-        let reply = statement::run(&shared, &mut self.session, sql);
-        lock(&shared.running).remove(&number);
-        reply
+    /// A statement whose connection is cut before it is executed.
+    fn execute_without_client(&self, sql: &str, late: Fault) {
+        let (shared, mut session, sql) = (Arc::clone(&self.shared), self.session.clone(), sql.to_owned());
+        std::thread::spawn(move || execute(&shared, &mut session, &sql, Some(late)));
     }
 
     fn prepare(&self, query: &str) -> Result<(Vec<Token>, Vec<Column>, usize), SqlError> {
@@ -136,6 +123,33 @@ impl Port {
         let (columns, parameters) = select::prepare(&self.shared, &self.session, &tokens)?;
         Ok((tokens, columns.iter().map(column).collect(), parameters))
     }
+}
+
+/// Executes a statement to its end, and shows it meanwhile.
+fn execute(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    sql: &str,
+    late: Option<Fault>,
+) -> Result<Reply, SqlError> {
+    let is_hidden = late.as_ref().is_some_and(|late| late.is("hidden"));
+    let number = (!is_hidden).then(|| show(shared, sql));
+    if let Some(late) = late {
+        std::thread::sleep(late.lateness());
+    }
+    let reply = statement::run(shared, session, sql);
+    if let Some(number) = number {
+        lock(&shared.running).remove(&number);
+    }
+    reply
+}
+
+/// Puts a statement into the list of processes.
+fn show(shared: &Shared, sql: &str) -> u64 {
+    let mut running = lock(&shared.running);
+    let number = running.last_key_value().map_or(1, |(last, _)| last + 1);
+    running.insert(number, sql.to_owned());
+    number
 }
 
 #[async_trait]
@@ -186,7 +200,16 @@ impl AsyncMysqlShim<ErrorPackets> for Port {
         if cut.as_ref().and_then(Fault::text) == Some("before") {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let reply = block_in_place(|| self.execute(sql, &word));
+        let late = self.shared.faults.strike_if(Kind::LateStatement, "", |fault| fault.is_about(sql));
+        let late = match late {
+            Some(late) if late.is("cut") => {
+                self.execute_without_client(sql, late);
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            other => other,
+        };
+        let shared = Arc::clone(&self.shared);
+        let reply = block_in_place(|| execute(&shared, &mut self.session, sql, late));
         if cut.is_some() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }

@@ -74,8 +74,8 @@ impl Entry {
     }
 
     /// With the digest of its body.
-    pub(crate) fn with_digest(mut self, digest: u64) -> Self {
-        self.digest = Some(format!("{digest:016x}"));
+    pub(crate) fn with_digest(mut self, digest: u128) -> Self {
+        self.digest = Some(format!("{digest:032x}"));
         self
     }
 }

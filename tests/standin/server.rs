@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::args::Args;
+use crate::arrivals::Arrivals;
 use crate::counts::Counts;
 use crate::error_log::ErrorLog;
 use crate::faults::{Faults, Kind};
 use crate::labels::Labels;
+use crate::load::Scratch;
 use crate::request_log::RequestLog;
 use crate::storage::Storage;
 use crate::{backend, frontend, mysql_port};
@@ -31,9 +33,12 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     pub(crate) labels: Labels,
     pub(crate) counts: Counts,
+    pub(crate) arrivals: Arrivals,
     pub(crate) requests: RequestLog,
     pub(crate) error_log: ErrorLog,
     pub(crate) storage: Storage,
+    /// What connections that have ended leave to others: fresh memory costs as much as reading into it.
+    pub(crate) scratch: Mutex<Vec<Scratch>>,
     /// Statements that are being executed, by a number of their own.
     pub(crate) running: Mutex<BTreeMap<u64, String>>,
     backend_sockets: Mutex<HashMap<u64, TcpStream>>,
@@ -81,9 +86,11 @@ pub(crate) fn start(args: Args) -> Result<Ports, Box<dyn std::error::Error>> {
         faults: Faults::default(),
         labels,
         counts: Counts::default(),
+        arrivals: Arrivals::default(),
         requests: RequestLog::default(),
         error_log: ErrorLog::default(),
         storage,
+        scratch: Mutex::default(),
         running: Mutex::default(),
         backend_sockets: Mutex::new(HashMap::new()),
         next_socket: AtomicU64::new(0),

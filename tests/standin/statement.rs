@@ -102,6 +102,10 @@ fn run_one(shared: &Arc<Shared>, session: &mut Session, tokens: &[Token]) -> Res
             let name = parser.table_name()?;
             let database = session.database_of(&name)?;
             known_database(shared, &database)?;
+            if let Some(other) = ddl::swap(&mut parser)? {
+                alter::swap(shared, &database, &name.table, &other)?;
+                return DONE;
+            }
             alter::alter(shared, &database, &name.table, alterations(&mut parser)?)?;
             DONE
         }

@@ -10,15 +10,10 @@ SETUP := source tests/setup.sh
 CARGO_EXTENSION := --release --no-default-features --features "pg$$PG_MAJOR"
 # A failed test says where; a backtrace through the harness adds nothing.
 export RUST_BACKTRACE ?= 0
-# Without this cargo-pgrx links with a flag of its own, for which cargo compiles every dependency once more. Other
-# linkers than those of x86_64 may need the flag.
-ifeq ($(shell uname -m),x86_64)
-export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND ?= 1
-endif
 # Tests that run side by side. They wait more than they compute.
 TEST_THREADS ?= 6
 
-.PHONY: help demo test lint test-engine test-server test-long test-assert test-sanitized fuzz soak bench-engine bench-stream install build setup clean
+.PHONY: help demo test lint test-engine test-server test-long test-assert test-sanitized fuzz soak bench bench-quick bench-engine bench-stream bench-export install build setup clean
 
 help:
 	@echo "make demo          mirror a million accounts while pgbench writes; DEMO_EXIT=1 ends by itself"
@@ -26,11 +21,13 @@ help:
 	@echo "make install       build the extension and install it into the PostgreSQL of pg_config"
 	@echo "make test-engine   tests without a server        make test-server   tests in a server"
 	@echo "make test-long     the crash tests under a load of 60 seconds each"
-	@echo "make soak          an hour of writing while anything may fail; DBMAZZ_SOAK_SECONDS sets how long"
+	@echo "make soak          an hour of writing while anything may fail, then 20 seeds of DDL among writes; DBMAZZ_SOAK_SECONDS, DBMAZZ_MIXED_SEEDS"
 	@echo "make test-assert   test-server in a PostgreSQL that is built with assertions, from the distribution's source"
 	@echo "make test-sanitized  the engine's tests under AddressSanitizer"
 	@echo "make fuzz          parser, reader of answers and options, FUZZ_SECONDS each, under coverage"
-	@echo "make bench-engine  encoder, compaction, parser   make bench-stream  a backlog, beside pg_recvlogical"
+	@echo "make bench         every measurement beside its baseline; BENCH=word chooses; BENCH_RUNS, BENCH_SCALE"
+	@echo "make bench-quick   what targets are set for, in minutes"
+	@echo "make bench-engine  encoder, compaction, parser, compression, without a server"
 
 setup:
 	@$(SETUP)
@@ -54,9 +51,11 @@ test: lint test-engine test-sanitized fuzz test-server
 lint:
 	@$(SETUP); \
 	cargo fmt --check; \
-	cargo clippy --release --all-targets --test server --bench stream -- -D warnings; \
+	cargo clippy --release --all-targets -- -D warnings; \
+	cargo clippy --release --test server --bench measure -- -D warnings; \
 	cargo clippy $(CARGO_EXTENSION) --lib -- -D warnings; \
-	cargo clippy --release --no-default-features --features "pg$$PG_MAJOR failpoints" --lib -- -D warnings
+	cargo clippy --release --no-default-features --features "pg$$PG_MAJOR failpoints" --lib -- -D warnings; \
+	cargo clippy --release --no-default-features --features "pg$$PG_MAJOR discard" --lib -- -D warnings
 
 test-engine:
 	@$(SETUP); \
@@ -64,13 +63,13 @@ test-engine:
 	cargo test --release
 
 test-server:
-	@$(SETUP); source tests/private_server.sh; \
+	@export DBMAZZ_SETUP=tests; $(SETUP); source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
 	cargo test --release --test server --no-run; \
 	tests/guarded.sh cargo test --release --test server -- --test-threads=$(TEST_THREADS)
 
 test-long:
-	@$(SETUP); source tests/private_server.sh; \
+	@export DBMAZZ_SETUP=tests; $(SETUP); source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
 	DBMAZZ_TEST_SECONDS=$${DBMAZZ_TEST_SECONDS:-60} \
 		tests/guarded.sh cargo test --release --test server -- --test-threads=1 crash::
@@ -79,7 +78,9 @@ soak:
 	@$(SETUP); source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
 	DBMAZZ_SOAK_SECONDS=$${DBMAZZ_SOAK_SECONDS:-3600} \
-		tests/guarded.sh cargo test --release --test server -- --nocapture soak::
+		tests/guarded.sh cargo test --release --test server -- --nocapture soak::; \
+	DBMAZZ_MIXED_SEEDS=$${DBMAZZ_MIXED_SEEDS:-5} \
+		tests/guarded.sh cargo test --release --test server -- --test-threads=2 mixed::
 
 test-assert:
 	@$(SETUP); \
@@ -102,11 +103,28 @@ test-sanitized:
 bench-engine:
 	@$(SETUP); cargo bench --bench engine
 
-bench-stream: install
-	@$(SETUP); \
+# Words that choose measurements by their names: make bench BENCH=snapshot
+BENCH ?=
+# A server of its own, whose extension can also throw loads away.
+MEASURE = $(if $(BENCH),,cargo bench --profile release --bench engine -- 'narrow/encode, compact, seal';) \
+	source tests/private_server.sh; \
 	cargo build --release --example starrocks_standin; \
-	cargo bench --profile release --bench stream --no-run; \
-	exec tests/guarded.sh cargo bench --profile release --bench stream
+	cargo bench --profile release --bench measure --no-run; \
+	tests/guarded.sh cargo bench --profile release --bench measure --
+
+bench: export PRIVATE_FEATURE := discard
+bench:
+	@$(SETUP); $(MEASURE) $(BENCH)
+
+bench-quick: export PRIVATE_FEATURE := discard
+bench-quick:
+	@$(SETUP); $(MEASURE) --quick $(BENCH)
+
+bench-stream:
+	@$(MAKE) bench BENCH=stream
+
+bench-export:
+	@$(MAKE) bench BENCH=export
 
 clean:
 	@$(SETUP); cargo clean

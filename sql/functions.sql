@@ -79,6 +79,42 @@ AS 'MODULE_PATHNAME', 'dbmazz_wait_mirror_wrapper';
 COMMENT ON FUNCTION dbmazz_wait_mirror(text, pg_lsn, interval) IS
     'waits until everything that committed before lsn is visible at the target; false after the timeout, or when a table of the mirror is in error';
 
+CREATE FUNCTION dbmazz_retry_rejected(mirror text, relation regclass DEFAULT NULL)
+RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dbmazz_retry_rejected_wrapper';
+COMMENT ON FUNCTION dbmazz_retry_rejected(text, regclass) IS
+    'reads rows that were refused from the source again and loads them, copies tables in error again; returns how many rows are no longer rejected';
+
+CREATE FUNCTION dbmazz_skip_rejected(mirror text, relation regclass DEFAULT NULL)
+RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dbmazz_skip_rejected_wrapper';
+COMMENT ON FUNCTION dbmazz_skip_rejected(text, regclass) IS
+    'forgets rows that were refused; returns how many';
+-- The event trigger of new tables calls it, as the owner of the extension; nobody else may.
+CREATE FUNCTION dbmazz.add_new_table(relation oid)
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'add_new_table_wrapper';
+COMMENT ON FUNCTION dbmazz.add_new_table(oid) IS
+    'adds a table that has just been created to the mirrors of all tables that want it; whether there was one';
+
+-- The event triggers of a rewrite: the first one looks at the statement, the second one asks what it saw.
+CREATE FUNCTION dbmazz.look_at_rewrite()
+RETURNS event_trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'dbmazz_look_at_rewrite';
+COMMENT ON FUNCTION dbmazz.look_at_rewrite() IS
+    'remembers whether a rewrite gives columns other types and nothing else';
+
+CREATE FUNCTION dbmazz.rewrite_is_of_types_alone()
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rewrite_is_of_types_alone_wrapper';
+COMMENT ON FUNCTION dbmazz.rewrite_is_of_types_alone() IS
+    'whether the rewrite at hand gives columns other types and nothing else';
+
 -- PostgreSQL calls it when the options of a server or user mapping are written; nobody else has to.
 CREATE FUNCTION dbmazz_starrocks_validator(text[], oid)
 RETURNS void
@@ -86,6 +122,13 @@ LANGUAGE c VOLATILE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'dbmazz_starrocks_validator_wrapper';
 COMMENT ON FUNCTION dbmazz_starrocks_validator(text[], oid) IS
     'checks the options of servers and user mappings of dbmazz_starrocks';
+
+CREATE FUNCTION dbmazz_s3_validator(text[], oid)
+RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'dbmazz_s3_validator_wrapper';
+COMMENT ON FUNCTION dbmazz_s3_validator(text[], oid) IS
+    'checks the options of servers and user mappings of dbmazz_s3';
 
 -- Shared memory belongs to the server, so the rows are the same in every process; they change at any time.
 CREATE FUNCTION dbmazz.live_mirrors()

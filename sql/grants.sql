@@ -23,8 +23,14 @@ REVOKE ALL ON FUNCTION
     dbmazz_resync_table(text, regclass),
     dbmazz_check_mirror(text, regclass[], text, jsonb),
     dbmazz_wait_mirror(text, pg_lsn, interval),
+    dbmazz_retry_rejected(text, regclass),
+    dbmazz_skip_rejected(text, regclass),
     dbmazz_starrocks_validator(text[], oid),
-    dbmazz.live_mirrors()
+    dbmazz_s3_validator(text[], oid),
+    dbmazz.live_mirrors(),
+    dbmazz.add_new_table(oid),
+    dbmazz.rewrite_is_of_types_alone(),
+    dbmazz.tell_mirrors(text, oid, text)
     FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
@@ -36,7 +42,9 @@ GRANT EXECUTE ON FUNCTION
     dbmazz_remove_table(text, regclass),
     dbmazz_resync_table(text, regclass),
     dbmazz_check_mirror(text, regclass[], text, jsonb),
-    dbmazz_wait_mirror(text, pg_lsn, interval)
+    dbmazz_wait_mirror(text, pg_lsn, interval),
+    dbmazz_retry_rejected(text, regclass),
+    dbmazz_skip_rejected(text, regclass)
     TO pg_database_owner;
 
 -- A view reads its tables as its owner, but calls functions as whoever looks at it.

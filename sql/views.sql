@@ -87,7 +87,10 @@ SELECT
     t.rows_loaded,
     t.bytes_loaded,
     t.last_load_at,
-    t.last_error
+    t.last_error,
+    t.unrecorded + (SELECT count(*) FROM dbmazz.rejected_row r WHERE r.mirror = t.mirror AND r.relid = t.relid
+            AND NOT r.skipped)
+        AS rejected
 FROM dbmazz.mirror_table t;
 COMMENT ON VIEW dbmazz_stat_table IS 'tables of the mirrors and how far each has come; figures count since the mirror''s start';
 COMMENT ON COLUMN dbmazz_stat_table.mirror IS 'name of the mirror';
@@ -103,6 +106,7 @@ COMMENT ON COLUMN dbmazz_stat_table.rows_loaded IS 'rows loaded by the copy and 
 COMMENT ON COLUMN dbmazz_stat_table.bytes_loaded IS 'bytes loaded by the copy and since, before compression';
 COMMENT ON COLUMN dbmazz_stat_table.last_load_at IS 'when rows were last loaded';
 COMMENT ON COLUMN dbmazz_stat_table.last_error IS 'why the table is in error';
+COMMENT ON COLUMN dbmazz_stat_table.rejected IS 'rows that were refused and are not at the target; dbmazz_rejected_row has them';
 
 CREATE VIEW dbmazz_progress_snapshot AS
 SELECT
@@ -160,11 +164,12 @@ COMMENT ON COLUMN dbmazz_event.hint IS 'advice';
 CREATE VIEW dbmazz_rejected_row AS
 SELECT r.mirror, r.relid::regclass AS relation, r.lsn, r.key, r.reason, r."row"
 FROM dbmazz.rejected_row r
+WHERE NOT r.skipped
 ORDER BY r.id;
 COMMENT ON VIEW dbmazz_rejected_row IS 'rows that the target refused';
 COMMENT ON COLUMN dbmazz_rejected_row.mirror IS 'name of the mirror';
 COMMENT ON COLUMN dbmazz_rejected_row.relation IS 'the table';
 COMMENT ON COLUMN dbmazz_rejected_row.lsn IS 'position of the commit that brought the row; null for a copied one';
-COMMENT ON COLUMN dbmazz_rejected_row.key IS 'key of the row';
-COMMENT ON COLUMN dbmazz_rejected_row.reason IS 'what the target said';
-COMMENT ON COLUMN dbmazz_rejected_row."row" IS 'the row as it was sent';
+COMMENT ON COLUMN dbmazz_rejected_row.key IS 'key of the row, as JSON; null where it cannot be told';
+COMMENT ON COLUMN dbmazz_rejected_row.reason IS 'what the target, or the mirror itself, said';
+COMMENT ON COLUMN dbmazz_rejected_row."row" IS 'the row as it was sent, long values cut; the deletion of a row has its key alone';

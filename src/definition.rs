@@ -14,7 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Column, TableSpec};
+use crate::table::{AddedColumn, Column, TableSpec};
 
 /// A column of a definition.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +48,15 @@ impl DefinedColumn {
     /// Whether values of both are written in the same way into the same column.
     fn has_type_of(&self, other: &Self) -> bool {
         (self.type_oid, self.typmod, &self.target_type) == (other.type_oid, other.typmod, &other.target_type)
+    }
+
+    /// Whether this column becomes the other one by a longer or wider type, so that each value keeps its meaning.
+    fn widens_to(&self, wider: &Self, evidence: Evidence) -> bool {
+        // No modifier is no limit.
+        let keeps_all = wider.typmod == -1 || self.typmod != -1 && self.typmod <= wider.typmod;
+        keeps_all
+            && is_widened(self.type_oid, wider.type_oid, evidence)
+            && widens(&self.target_type, &wider.target_type)
     }
 
     fn is_called_like(&self, other: &Self) -> bool {
@@ -89,6 +98,38 @@ pub enum AlterStep {
         /// Its name from now on.
         to: String,
     },
+    /// `SWAP WITH` a table that was filled beside it; that one has the old rows then.
+    Swap {
+        /// The table, of the same database.
+        with: String,
+        /// What its comment says, and that of no other table.
+        mark: String,
+    },
+    /// `DROP TABLE` of that one, with the old rows.
+    DropSwapped {
+        /// The table.
+        table: String,
+        /// What the comment of the other one says, which has its place.
+        mark: String,
+    },
+    /// `DROP TABLE`, of one that was to take the place of another one, and whose copy was given up.
+    DropCopy,
+    /// `MODIFY COLUMN`: a wider type.
+    Modify {
+        /// Its name.
+        column: String,
+        /// Its type from now on.
+        target_type: String,
+    },
+}
+
+/// What shows another definition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evidence {
+    /// A row that has it. What was done to the other rows, the log does not say.
+    Row,
+    /// A statement that gave columns other types, and each value what the types' own cast makes of it.
+    TypesAlone,
 }
 
 /// What follows from another definition.
@@ -123,9 +164,13 @@ impl Definition {
         self.columns.get(..self.key_len).unwrap_or_default()
     }
 
+    fn is_key(&self, column: &DefinedColumn) -> bool {
+        self.key().iter().any(|key| key.attnum == column.attnum)
+    }
+
     /// What makes a target of this definition one of `new`.
-    pub fn change_to(&self, new: &Self) -> DefinitionChange {
-        if let Some(reason) = self.copied_again_for(new) {
+    pub fn change_to(&self, new: &Self, evidence: Evidence) -> DefinitionChange {
+        if let Some(reason) = self.copied_again_for(new, evidence) {
             return DefinitionChange::CopyAgain(reason);
         }
         let dropped = self.columns.iter().filter(|old| new.column(old.attnum).is_none());
@@ -134,24 +179,39 @@ impl Definition {
             let renamed = new.column(old.attnum).filter(|new| new.target_name != old.target_name)?;
             Some(AlterStep::Rename { from: old.target_name.clone(), to: renamed.target_name.clone() })
         });
+        // Under the new name.
+        let modified = new
+            .columns
+            .iter()
+            .filter(|new| self.column(new.attnum).is_some_and(|old| old.target_type != new.target_type));
+        let modified = modified.map(|new| AlterStep::Modify {
+            column: new.target_name.clone(),
+            target_type: new.target_type.clone(),
+        });
         let added = new.columns.iter().filter(|new| self.column(new.attnum).is_none());
         let added = added.map(|new| AlterStep::Add {
             column: new.target_name.clone(),
             target_type: new.target_type.clone(),
             default: None,
         });
-        DefinitionChange::Alter(dropped.chain(renamed).chain(added).collect())
+        DefinitionChange::Alter(dropped.chain(renamed).chain(modified).chain(added).collect())
     }
 
-    fn copied_again_for(&self, new: &Self) -> Option<String> {
+    fn copied_again_for(&self, new: &Self, evidence: Evidence) -> Option<String> {
         let same_key = self.key().len() == new.key().len()
             && self.key().iter().zip(new.key()).all(|(old, new)| old.attnum == new.attnum);
         if !same_key {
             return Some("its key has changed".to_owned());
         }
+        // Rows that are there already would have no value in one, and a mark would be lost with one.
+        let added = |definition: &Self| AddedColumn::ALL.map(|it| definition.column(it.attnum()).is_some());
+        if added(self) != added(new) {
+            return Some("other columns are added by the mirror's options".to_owned());
+        }
         for column in &new.columns {
             let Some(old) = self.column(column.attnum) else { continue };
-            if !old.has_type_of(column) {
+            let cannot_be_modified = self.is_key(column) && old.target_type != column.target_type;
+            if !old.has_type_of(column) && (cannot_be_modified || !old.widens_to(column, evidence)) {
                 return Some(format!("the type of column \"{}\" has changed", column.name));
             }
         }
@@ -178,13 +238,46 @@ impl Definition {
         let mut columns = Vec::with_capacity(spec.columns.len());
         for (column, defined) in spec.columns.iter().zip(&row.columns) {
             let Some(at_target) = self.column(defined.attnum) else { continue };
-            if !at_target.has_type_of(defined) {
+            if !at_target.has_type_of(defined) && !defined.widens_to(at_target, Evidence::TypesAlone) {
                 return None;
             }
             columns.push(Column { name: at_target.target_name.clone(), ..column.clone() });
         }
         Some(TableSpec { columns, ..spec.clone() })
     }
+}
+
+/// Types of the source of which the second one has all values of the first one, written alike. PostgreSQL changes no row
+/// from a text to another one (where it did, the table would be rewritten); integers it does, as it was told.
+fn is_widened(from: u32, to: u32, evidence: Evidence) -> bool {
+    const TEXT: u32 = 25;
+    const VARCHAR: u32 = 1043;
+    const SMALLINT: u32 = 21;
+    const INTEGER: u32 = 23;
+    const BIGINT: u32 = 20;
+    match (from, to) {
+        (VARCHAR, TEXT) | (TEXT, VARCHAR) => true,
+        (SMALLINT, INTEGER | BIGINT) | (INTEGER, BIGINT) => evidence == Evidence::TypesAlone,
+        _ => from == to,
+    }
+}
+
+/// Whether StarRocks can make a column of one type one of the other, or it is one already.
+fn widens(from: &str, to: &str) -> bool {
+    let integers = |text: &str| ["SMALLINT", "INT", "BIGINT"].iter().position(|name| *name == text);
+    if from == to || integers(from).zip(integers(to)).is_some_and(|(from, to)| from < to) {
+        return true;
+    }
+    let length = |text: &str| text.strip_prefix("VARCHAR(")?.strip_suffix(')')?.parse::<u32>().ok();
+    if let (Some(from), Some(to)) = (length(from), length(to)) {
+        return from <= to;
+    }
+    let digits = |text: &str| {
+        let (precision, scale) = text.strip_prefix("DECIMAL(")?.strip_suffix(')')?.split_once(',')?;
+        Some((precision.parse::<u32>().ok()?, scale.parse::<u32>().ok()?))
+    };
+    // Another scale is another number of digits to be shown, and PostgreSQL rounds anew.
+    matches!((digits(from), digits(to)), (Some((from, one)), Some((to, other))) if from <= to && one == other)
 }
 
 impl fmt::Display for Definition {

@@ -78,6 +78,61 @@ impl fmt::Display for TargetTable {
     }
 }
 
+/// A column that a mirror adds to the target table, behind those of the source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AddedColumn {
+    /// Whether the row has been deleted at the source (`on_delete` = `mark`).
+    Deleted,
+    /// End of the commit that the row is as of (`metadata_columns`).
+    Lsn,
+    /// When that was.
+    CommittedAt,
+}
+
+impl AddedColumn {
+    /// All of them, in their order at the target.
+    pub const ALL: [Self; 3] = [Self::Deleted, Self::Lsn, Self::CommittedAt];
+
+    /// Its name at the target.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "dbmazz_deleted",
+            Self::Lsn => "dbmazz_lsn",
+            Self::CommittedAt => "dbmazz_committed_at",
+        }
+    }
+
+    /// Its `attnum`: none that a column of the source has.
+    pub const fn attnum(self) -> i16 {
+        match self {
+            Self::Deleted => -2,
+            Self::Lsn => -3,
+            Self::CommittedAt => -4,
+        }
+    }
+
+    /// The added column with this `attnum`.
+    pub fn of(attnum: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|added| added.attnum() == attnum)
+    }
+
+    /// The column, with the type of the source that it is written like.
+    pub fn column(self) -> Column {
+        let (kind, type_oid, target_type) = match self {
+            Self::Deleted => (Kind::Bool, 16, "BOOLEAN"),
+            Self::Lsn => (Kind::Int, 20, "BIGINT"),
+            Self::CommittedAt => (Kind::Timestamp, 1114, "DATETIME"),
+        };
+        let name = self.name().to_owned();
+        Column {
+            source: SourceColumn { attnum: self.attnum(), name: name.clone(), type_oid, typmod: -1 },
+            name,
+            kind,
+            target_type: target_type.to_owned(),
+        }
+    }
+}
+
 /// `attnum` of the columns of [`APPENDED_KEY`]: none that a column of the source has.
 pub const APPENDED_ATTRIBUTES: [i16; 2] = [0, -1];
 
@@ -104,6 +159,17 @@ impl TableSpec {
     /// Whether the source has no key, so that rows can only be added: the key is [`APPENDED_KEY`].
     pub fn is_appended(&self) -> bool {
         self.columns.first().is_some_and(|column| column.source.attnum == APPENDED_ATTRIBUTES[0])
+    }
+
+    /// How many of the columns come before the added ones.
+    pub fn source_columns(&self) -> usize {
+        let is_added = |column: &Column| AddedColumn::of(column.source.attnum).is_some();
+        self.columns.iter().position(is_added).unwrap_or(self.columns.len())
+    }
+
+    /// Whether a deleted row stays at the target, marked.
+    pub fn marks_deletes(&self) -> bool {
+        self.columns.iter().any(|column| column.source.attnum == AddedColumn::Deleted.attnum())
     }
 
     /// The columns of the key.

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Makes a copy of the PostgreSQL server, with an extension in it that is built for tests, and points PG_CONFIG at it.
+# Makes a copy of the PostgreSQL server, with an extension in it that is built for tests, or with PRIVATE_FEATURE=discard for
+# benchmarks, and points PG_CONFIG at it.
 #
-# The failpoints of that build must never get into a server that somebody uses, also not when a run of the tests is
+# The feature of that build must never get into a server that somebody uses, also not when a run of the tests is
 # interrupted. So nothing is installed: the programs, libraries and shared files of the server are copied into a directory
 # of their own, which PostgreSQL allows, because it looks for its files beside its programs. As a by-product the tests need
 # no right to write into the installation.
@@ -20,7 +21,7 @@ for what in bindir pkglibdir sharedir; do
 done
 
 # Built against the installation itself, so that no dependency is compiled anew.
-cargo pgrx package --no-default-features --features "pg$PG_MAJOR failpoints" --pg-config "$PG_CONFIG" \
+cargo pgrx package --no-default-features --features "pg$PG_MAJOR ${PRIVATE_FEATURE:-failpoints}" --pg-config "$PG_CONFIG" \
     --out-dir "$private.extension" >"$private/log" 2>&1 || { cat "$private/log" >&2; exit 1; }
 cp -a "$private.extension/." "$private/"
 export PG_CONFIG=$private$("$PG_CONFIG" --bindir)/pg_config

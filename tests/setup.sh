@@ -2,13 +2,14 @@
 # Installs what a build needs and is not there: a C compiler, make, libclang, PostgreSQL with its headers, and the
 # cargo-pgrx that fits. What is there already costs a moment and prints nothing.
 #
-# Sourced by the Makefile for what it exports: PATH, PG_CONFIG, PG_MAJOR. Run by itself it only installs.
+# Sourced by the Makefile for what it exports: PATH, PG_CONFIG, PG_MAJOR, and what cargo-pgrx needs. Run by itself it only installs.
 # PG_CONFIG chooses another PostgreSQL than the newest that is installed.
 
 set -euo pipefail
 
 readonly PGRX=0.18.1
 readonly RUST=1.95
+readonly S3S_FS=0.14.1
 readonly OLDEST_PG=14 NEWEST_PG=18
 
 say() { printf 'dbmazz: %s\n' "$*" >&2; }
@@ -156,7 +157,22 @@ set_up_pgrx() {
     fi
 }
 
+# Without this cargo-pgrx links with a flag of its own, for which cargo compiles every dependency once more. Other linkers than
+# those of x86_64 may need the flag.
+if [[ $(uname -m) == x86_64 ]]; then export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=${CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND-1}; fi
+
+# What only the tests in a server need: an S3 server to export to, and what a user without dbmazz unpacks files with.
+set_up_test_servers() {
+    command -v zstd >/dev/null || install_packages zstd
+    if [[ $(s3s-fs --version 2>/dev/null) != "s3s-fs $S3S_FS" ]]; then
+        # Not optimized: it builds in half the time.
+        quietly "building s3s-fs $S3S_FS" env CARGO_PROFILE_DEV_DEBUG=0 \
+            cargo install --debug s3s-fs --version "$S3S_FS" --locked --features binary
+    fi
+}
+
 set_up_tools
 set_up_rust
 set_up_postgresql
 set_up_pgrx
+if [[ ${DBMAZZ_SETUP:-} == tests ]]; then set_up_test_servers; fi

@@ -17,16 +17,17 @@ impl ColumnSet {
 
     /// The columns of `row` that are not [`Value::Unchanged`], of a table with `columns` columns.
     pub fn carried_by(row: &impl Row, columns: usize) -> Self {
+        let Some(first) = (0..columns).find(|&column| row.value(column) == Value::Unchanged) else {
+            return Self::ALL;
+        };
         let mut words = vec![0_u64; columns.div_ceil(64)];
-        let mut missing = false;
-        for column in 0..columns {
-            if row.value(column) == Value::Unchanged {
-                missing = true;
-            } else if let Some(word) = words.get_mut(column / 64) {
+        let is_carried = |column: &usize| *column < first || row.value(*column) != Value::Unchanged;
+        for column in (0..columns).filter(is_carried) {
+            if let Some(word) = words.get_mut(column / 64) {
                 *word |= 1 << (column % 64);
             }
         }
-        if missing { Self { words: Some(words.into_boxed_slice()) } } else { Self::ALL }
+        Self { words: Some(words.into_boxed_slice()) }
     }
 
     /// Whether no column is missing.

@@ -24,7 +24,7 @@ impl<'a> EarlierRow<'a> {
 }
 
 /// The length of the JSON value that `text` begins with, blanks around it included (documents may have them).
-fn value_bytes(text: &[u8]) -> Option<usize> {
+pub(super) fn value_bytes(text: &[u8]) -> Option<usize> {
     let start = blanks(text);
     let body = text.get(start..)?;
     let bytes = match body.first()? {

@@ -43,6 +43,13 @@ pub struct EncodeError {
     pub column: Option<String>,
 }
 
+impl EncodeError {
+    /// Whether the row is to blame, which could not be sent at another time either.
+    pub const fn is_of_row(&self) -> bool {
+        !matches!(self.reason, Reason::OutOfMemory | Reason::Unchanged)
+    }
+}
+
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.reason {

@@ -23,27 +23,32 @@
 //!
 //! Called by [`crate::pipeline`], and through it by the decoding callback and the snapshot workers.
 
+mod added;
 mod appended;
 mod column_set;
 mod datetime;
 mod earlier_row;
 mod error;
 mod float;
+mod fragment;
 mod hex;
 mod json;
 mod numeric;
 mod range;
 mod row;
+mod shown;
 mod text_form;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+pub use added::{Added, Mark, Stamp, WithAdded};
 pub use appended::Appended;
 pub use column_set::ColumnSet;
 pub use error::{EncodeError, Fault, Reason};
 pub use range::{MAX_JSON_BYTES, OutOfRange};
 pub use row::{Adjusted, MAX_ROW_BYTES, RowBytes, RowEncoder};
+pub use shown::ShownRow;
 pub use text_form::MalformedText;
 pub use value::{Row, Value};

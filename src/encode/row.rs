@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::column_set::ColumnSet;
 use super::earlier_row::EarlierRow;
 use super::error::{EncodeError, Fault, Reason};
+use super::fragment::Fragment;
 use super::numeric::Decimals;
 use super::range::{OutOfRange, replacement};
 use super::value::{Row, Value};
@@ -32,19 +33,19 @@ pub struct RowBytes {
 /// Writes the rows of one table.
 #[derive(Debug)]
 pub struct RowEncoder {
-    fields: Vec<Field>,
-    key_len: usize,
+    pub(super) fields: Vec<Field>,
+    pub(super) key_len: usize,
     policy: OutOfRange,
     /// What a row takes at most, but for its characters.
     fixed_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Field {
+pub(super) struct Field {
     /// `,"name":`, or `{"name":` for the first one.
-    fragment: Box<[u8]>,
+    pub(super) fragment: Fragment,
     /// The name at the target, for messages.
-    name: Box<str>,
+    pub(super) name: Box<str>,
     nulled: AtomicU64,
     clamped: AtomicU64,
 }
@@ -62,9 +63,10 @@ pub struct Adjusted<'a> {
 
 /// No value but characters, bytes, numerics and documents is longer than this; those make room for themselves.
 const MAX_FIXED_VALUE_BYTES: usize = 40;
+const _: () = assert!(MAX_FIXED_VALUE_BYTES >= Fragment::SLACK);
 
 const UPSERT: &[u8] = b",\"__op\":0}\n";
-const DELETE: &[u8] = b",\"__op\":1}\n";
+pub(super) const DELETE: &[u8] = b",\"__op\":1}\n";
 
 /// A row was complete with its values as they were, or with some of them replaced.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -89,7 +91,7 @@ impl RowEncoder {
             .zip(field_names)
             .enumerate()
             .map(|(number, (column, name))| Field {
-                fragment: fragment(if number == 0 { b'{' } else { b',' }, name),
+                fragment: Fragment::new(if number == 0 { b'{' } else { b',' }, name),
                 name: column.name.as_str().into(),
                 nulled: AtomicU64::new(0),
                 clamped: AtomicU64::new(0),
@@ -298,7 +300,7 @@ impl Field {
     #[inline]
     fn begin(&self, out: &mut Vec<u8>) -> Result<(), Reason> {
         json::reserve(out, self.fragment.len() + MAX_FIXED_VALUE_BYTES)?;
-        out.extend_from_slice(&self.fragment);
+        self.fragment.append(out);
         Ok(())
     }
 }
@@ -311,15 +313,9 @@ fn end(operation: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// `,"name":`, with the name escaped.
-fn fragment(before: u8, name: &str) -> Box<[u8]> {
-    let name = serde_json::Value::from(name).to_string();
-    [&[before], name.as_bytes(), b":"].concat().into_boxed_slice()
-}
-
 /// Appends a value, or nothing and the reason. Values of a fixed length find room.
 #[inline]
-fn write_value(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(super) fn write_value(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Unchanged => return Err(Reason::Unchanged),

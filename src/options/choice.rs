@@ -45,6 +45,17 @@ pub enum OnReject {
     Continue,
 }
 
+impl OnReject {
+    /// So many bad rows of one load are looked for. With more of them the table goes to state `e` either way: the cause is
+    /// hardly a row.
+    pub const fn most_rows(self) -> usize {
+        match self {
+            Self::Stop => 100,
+            Self::Continue => 1000,
+        }
+    }
+}
+
 /// What becomes of tables that are created later.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum NewTables {

@@ -40,9 +40,9 @@ pub enum Message<'a> {
         /// `pg_type.oid`.
         oid: u32,
         /// Its schema; empty for `pg_catalog`.
-        schema: &'a str,
+        schema: &'a [u8],
         /// Its name.
-        name: &'a str,
+        name: &'a [u8],
     },
     /// A row was inserted.
     Insert {
@@ -190,7 +190,11 @@ fn relation<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, ParseError> {
 }
 
 fn type_<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, ParseError> {
-    Ok(Message::Type { oid: reader.u32()?, schema: reader.name()?, name: reader.name()? })
+    Ok(Message::Type {
+        oid: reader.u32()?,
+        schema: reader.name_in_any_encoding()?,
+        name: reader.name_in_any_encoding()?,
+    })
 }
 
 fn insert<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, ParseError> {

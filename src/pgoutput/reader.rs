@@ -67,10 +67,15 @@ impl<'a> Reader<'a> {
 
     /// A name that ends with a zero byte.
     pub(super) fn name(&mut self) -> Result<&'a str, ParseError> {
+        simdutf8::basic::from_utf8(self.name_in_any_encoding()?).map_err(|_| ParseError::NameNotUtf8)
+    }
+
+    /// The same for a name that nobody reads.
+    pub(super) fn name_in_any_encoding(&mut self) -> Result<&'a [u8], ParseError> {
         let end = memchr::memchr(0, self.rest).ok_or(ParseError::UnterminatedName)?;
         let name = self.take(end)?;
         self.u8()?;
-        simdutf8::basic::from_utf8(name).map_err(|_| ParseError::NameNotUtf8)
+        Ok(name)
     }
 
     #[inline]

@@ -24,7 +24,7 @@ enum Owned {
     Commit(u64, u64, i64),
     Origin(u64, String),
     Relation(u32, String, String, u8, Vec<(bool, String, u32, i32)>),
-    Type(u32, String, String),
+    Type(u32, Vec<u8>, Vec<u8>),
     Insert(u32, Vec<Cell>),
     Update(u32, Option<(bool, Vec<Cell>)>, Vec<Cell>),
     Delete(u32, bool, Vec<Cell>),
@@ -96,8 +96,10 @@ impl Owned {
             Self::Type(oid, schema, name) => {
                 out.push(b'Y');
                 out.extend(oid.to_be_bytes());
-                put_name(&mut out, schema);
-                put_name(&mut out, name);
+                for name in [schema, name] {
+                    out.extend(name);
+                    out.push(0);
+                }
             }
             Self::Truncate(relations, cascade, restart) => {
                 out.push(b'T');
@@ -181,7 +183,7 @@ fn owned(message: &Message<'_>) -> Owned {
             relation.replica_identity,
             relation.columns.map(|it| (it.is_key, it.name.to_owned(), it.type_oid, it.typmod)).collect(),
         ),
-        Message::Type { oid, schema, name } => Owned::Type(*oid, (*schema).to_owned(), (*name).to_owned()),
+        Message::Type { oid, schema, name } => Owned::Type(*oid, schema.to_vec(), name.to_vec()),
         Message::Insert { relation, new } => Owned::Insert(*relation, cells(new)),
         Message::Update { relation, old, new } => {
             Owned::Update(*relation, old.as_ref().map(old_cells), cells(new))
@@ -220,7 +222,11 @@ fn any_message() -> impl Strategy<Value = Owned> {
         (any::<u32>(), name(), name(), any::<u8>(), prop::collection::vec(column, 0..6)).prop_map(
             |(id, schema, name, identity, columns)| Owned::Relation(id, schema, name, identity, columns)
         ),
-        (any::<u32>(), name(), name()).prop_map(|(oid, schema, name)| Owned::Type(oid, schema, name)),
+        (any::<u32>(), name(), name()).prop_map(|(oid, schema, name)| Owned::Type(
+            oid,
+            schema.into_bytes(),
+            name.into_bytes()
+        )),
         (any::<u32>(), any_cells()).prop_map(|(relation, new)| Owned::Insert(relation, new)),
         (any::<u32>(), prop::option::of((any::<bool>(), any_cells())), any_cells())
             .prop_map(|(relation, old, new)| Owned::Update(relation, old, new)),
@@ -298,7 +304,7 @@ fn wrong_marks_are_named() {
     assert_eq!(Message::parse(b"I\0\0\0\x01N\0\x01x"), Err(ParseError::ColumnTag(b'x')));
     assert_eq!(Message::parse(b"I\0\0\0\x01N\0\x01t\xFF\xFF\xFF\xFF"), Err(ParseError::NegativeLength(-1)));
     assert_eq!(Message::parse(b"I\0\0\0\x01N\xFF\xFF"), Err(ParseError::NegativeLength(-1)));
-    assert_eq!(Message::parse(b"Y\0\0\0\x01\xFF\0\0"), Err(ParseError::NameNotUtf8));
+    assert_eq!(Message::parse(b"O\0\0\0\0\0\0\0\x01\xFF\0"), Err(ParseError::NameNotUtf8));
     assert_eq!(Message::parse(b"Y\0\0\0\x01abc"), Err(ParseError::UnterminatedName));
 }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use hashbrown::hash_table::Entry as KeyEntry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::bisection::Commits;
 use super::spare::Spare;
 use crate::encode::{ColumnSet, Fault, Reason, Row, RowBytes, RowEncoder};
 use crate::lsn::Lsn;
@@ -78,6 +79,8 @@ pub(super) struct Batch {
     pub(super) floor: Lsn,
     buffer: Vec<u8>,
     index: RowIndex,
+    /// Of the transactions that have come to their end since the batch was opened.
+    commits: Commits,
 }
 
 /// What is accounted for a row besides its bytes: its entry and its place in the key table.
@@ -85,7 +88,14 @@ pub(super) const ROW_OVERHEAD: usize = size_of::<Entry>() + 8;
 
 impl Batch {
     pub(super) fn new(columns: ColumnSet, shape: Arc<LoadShape>, floor: Lsn, spare: &mut Spare) -> Self {
-        Self { columns, shape, floor, buffer: spare.take_buffer(), index: spare.take_index() }
+        Self {
+            columns,
+            shape,
+            floor,
+            buffer: spare.buffers.take(),
+            index: spare.take_index(),
+            commits: Commits::default(),
+        }
     }
 
     /// Rows that are part of the load.
@@ -99,7 +109,14 @@ impl Batch {
 
     /// What the batch counts for against the memory limit.
     pub(super) fn held_bytes(&self) -> usize {
-        self.buffer.len() + self.index.entries.len() * ROW_OVERHEAD
+        self.buffer.len() + self.index.entries.len() * ROW_OVERHEAD + self.commits.held_bytes()
+    }
+
+    /// A commit ends at `end`, and has brought the last rows. How many bytes more the batch counts for.
+    pub(super) fn commit(&mut self, end: Lsn) -> usize {
+        let before = self.commits.held_bytes();
+        self.commits.end_at(self.buffer.len(), end);
+        self.commits.held_bytes() - before
     }
 
     /// Encodes `row` behind the others; it is no part of the batch before [`Self::record`].
@@ -124,6 +141,11 @@ impl Batch {
     /// Likewise for a delete.
     pub(super) fn append_delete(&mut self, encoder: &RowEncoder, row: &impl Row) -> Result<RowBytes, Fault> {
         encoder.delete(row, &mut self.buffer)
+    }
+
+    /// The key of an appended row.
+    pub(super) fn key(&self, row: RowBytes) -> &[u8] {
+        &self.buffer[row.start..row.key_end]
     }
 
     /// Takes the bytes of an appended row out again.
@@ -195,22 +217,22 @@ impl Batch {
         true
     }
 
-    /// Closes the batch: its buffer and the ranges of it that make the body.
-    pub(super) fn seal(self, spare: &mut Spare) -> (Bytes, Vec<Range<usize>>) {
-        let Self { buffer, index, .. } = self;
+    /// Closes the batch: its buffer, the ranges of it that make the body, and the commits of its rows.
+    pub(super) fn seal(self, spare: &mut Spare) -> (Bytes, Vec<Range<usize>>, Commits) {
+        let Self { buffer, index, commits, .. } = self;
         let live = if index.keys.len() == index.entries.len() {
             std::iter::once(0..buffer.len()).collect()
         } else {
             live_ranges(&index.entries)
         };
         spare.keep_index(index);
-        (Bytes::from(buffer), live)
+        (Bytes::from(buffer), live, commits)
     }
 
     /// Drops the rows and keeps their memory for others.
     pub(super) fn discard(self, spare: &mut Spare) {
         spare.keep_index(self.index);
-        spare.keep_buffer(self.buffer);
+        spare.buffers.keep(self.buffer);
     }
 
     fn line(&self, number: usize) -> &[u8] {
@@ -233,7 +255,7 @@ impl Batch {
 const OUT_OF_MEMORY: Fault = Fault { reason: Reason::OutOfMemory, column: 0 };
 
 #[inline]
-fn hash(hasher: &DefaultHashBuilder, key: &[u8]) -> u64 {
+pub(super) fn hash(hasher: &DefaultHashBuilder, key: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write(key);
     state.finish()

@@ -80,6 +80,14 @@ impl CheckpointTracker {
         }
     }
 
+    /// The same for rows that came after `floor`, and whose batch is about to let them go.
+    pub(super) fn hold_from(&mut self, floor: Lsn) {
+        self.hold();
+        if let Some(held) = self.held {
+            self.held = Some(self.lower(held, floor));
+        }
+    }
+
     /// The rows that were waited for have come.
     pub(super) fn release(&mut self) {
         if let Some(floor) = self.held.take() {

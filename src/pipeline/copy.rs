@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bisection::RejectedRow;
 use super::limits::MAX_LOAD_BYTES;
 use crate::encode::{ColumnSet, EncodeError, Row, RowBytes, RowEncoder};
 use crate::sink::{Label, Load, LoadShape};
@@ -23,29 +24,19 @@ pub struct CopyBatch {
     /// Rows that did not fit into the load before.
     carried: Vec<u8>,
     carried_rows: u64,
-    /// An empty buffer for the next load.
-    spare: Vec<u8>,
 }
 
 impl CopyBatch {
-    /// An empty batch; `shape` is that of loads with all columns. It is full at `max_rows` or `max_bytes`.
+    /// An empty batch; `shape` is that of loads with all columns. It is full at `max_rows` or `max_bytes`. `buffer` is an empty
+    /// one, such as [`super::SpareBuffers`] keep: touching fresh memory page by page costs about as much as encoding into it.
     pub const fn new(
         encoder: Arc<RowEncoder>,
         shape: Arc<LoadShape>,
         max_rows: u64,
         max_bytes: usize,
+        buffer: Vec<u8>,
     ) -> Self {
-        Self {
-            encoder,
-            shape,
-            max_rows,
-            max_bytes,
-            buffer: Vec::new(),
-            rows: 0,
-            carried: Vec::new(),
-            carried_rows: 0,
-            spare: Vec::new(),
-        }
+        Self { encoder, shape, max_rows, max_bytes, buffer, rows: 0, carried: Vec::new(), carried_rows: 0 }
     }
 
     /// Takes a row in. The batch may be [`Self::is_full`] after it.
@@ -64,6 +55,16 @@ impl CopyBatch {
             self.rows += 1;
         }
         Ok(())
+    }
+
+    /// A row that was not taken in because of itself, to be written down. None when it would be taken in at another time.
+    pub fn rejected(&self, row: &impl Row, why: &EncodeError) -> Option<RejectedRow> {
+        why.is_of_row().then(|| RejectedRow {
+            lsn: None,
+            shown: self.encoder.shown_row(row, 0..self.encoder.columns()),
+            reason: why.to_string(),
+            is_delete: false,
+        })
     }
 
     /// Whether the batch is to be sealed now.
@@ -89,21 +90,10 @@ impl CopyBatch {
         }
         let label = label()?;
         let rows = std::mem::replace(&mut self.rows, std::mem::take(&mut self.carried_rows));
-        let mut next = std::mem::take(&mut self.spare);
-        next.append(&mut self.carried);
-        let buffer = Bytes::from(std::mem::replace(&mut self.buffer, next));
+        let carried = std::mem::take(&mut self.carried);
+        let buffer = Bytes::from(std::mem::replace(&mut self.buffer, carried));
         let live = std::iter::once(0..buffer.len()).collect();
         Some(Load { label, shape: Arc::clone(&self.shape), buffer, live, rows })
-    }
-
-    /// Gives back the buffer of a load that is done, for the next one: touching fresh memory page by page costs about as
-    /// much as encoding into it. Without effect while anybody else has it.
-    pub fn reuse(&mut self, mut buffer: Bytes) {
-        if buffer.is_unique() {
-            // Emptied first: only the memory is wanted back, and the way to a `Vec` moves what is in it.
-            buffer.clear();
-            self.spare = Vec::from(buffer);
-        }
     }
 }
 
@@ -138,7 +128,7 @@ mod tests {
         };
         let encoder = Arc::new(RowEncoder::new(&spec, &["id".to_owned()], OutOfRange::Error));
         let shape = Arc::new(LoadShape { target, columns: "`id`,`__op`".to_owned(), partial: false });
-        CopyBatch::new(encoder, shape, max_rows, max_bytes)
+        CopyBatch::new(encoder, shape, max_rows, max_bytes, Vec::new())
     }
 
     fn label() -> Option<Label> {
@@ -177,22 +167,5 @@ mod tests {
         batch.push(&Id(1)).unwrap();
         assert!(batch.seal(|| None).is_none());
         assert_eq!(batch.seal(label).map(|load| load.rows), Some(1));
-    }
-
-    #[test]
-    fn buffer_that_is_given_back_is_used_again_unless_somebody_has_it() {
-        for keep in [None, Some(())] {
-            let mut batch = batch(10, 1000);
-            batch.push(&Id(1)).unwrap();
-            let load = batch.seal(label).unwrap();
-            let kept = keep.map(|()| load.buffer.clone());
-            batch.reuse(load.buffer);
-            assert_eq!(batch.spare.capacity() > 0, kept.is_none());
-            batch.push(&Id(2)).unwrap();
-            assert_eq!(batch.seal(label).map(|load| load.buffer.len()), Some(18));
-            batch.push(&Id(3)).unwrap();
-            let third = batch.seal(label).unwrap();
-            assert_eq!(third.buffer.as_ref(), b"{\"id\":3,\"__op\":0}\n");
-        }
     }
 }

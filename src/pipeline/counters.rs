@@ -1,12 +1,14 @@
 //! What happened to one table since somebody last asked.
 
-/// Whether a row is new at the source. Both become an upsert; only the counters tell them apart.
+/// Why a row is upserted; only the counters tell it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Change {
     /// INSERT.
     Insert,
     /// UPDATE.
     Update,
+    /// DELETE of a row that stays at the target, marked.
+    Marked,
     /// None of its own: a row that was read from the source, because the log did not have all of its values.
     Completed,
 }
@@ -39,6 +41,7 @@ impl TableCounters {
         match change {
             Change::Insert => self.inserts += 1,
             Change::Update => self.updates += 1,
+            Change::Marked => self.deletes += 1,
             Change::Completed => {}
         }
     }

@@ -23,7 +23,8 @@ pub enum FlushInterval {
 }
 
 impl FlushInterval {
-    const fn length(self) -> Duration {
+    /// How long that is.
+    pub const fn length(self) -> Duration {
         match self {
             Self::Fixed(length) | Self::Adaptive(length) => length,
         }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::sink::Label;
+use crate::options::LOAD_THREADS;
+use crate::sink::{Label, LabelFate};
 
 /// Hands out the labels of one incarnation of a mirror worker.
 #[derive(Debug)]
@@ -59,9 +60,52 @@ impl LabelSequence {
     }
 }
 
+/// Numbers of a worker that is gone under which a load may still arrive, of those whose fate nobody had written down, with
+/// what the target said of each.
+///
+/// Numbers are taken in their order, each by a load thread that is free, so those that were never used are the last ones:
+/// behind the last one that the target knows no more can be on their way than there are threads. Before it, any that the target
+/// does not know, or whose load has failed and may be sent once more.
+pub fn under_way(fates: &[(u64, LabelFate)]) -> Vec<u64> {
+    let is_known = |(_, fate): &&(u64, LabelFate)| *fate != LabelFate::Unknown;
+    let number = |(number, _): &(u64, LabelFate)| *number;
+    let first = fates.iter().map(number).min().unwrap_or_default();
+    let behind_known = fates.iter().filter(is_known).map(number).max().map_or(first, |last| last + 1);
+    let may_arrive = |(number, fate): &&(u64, LabelFate)| {
+        *fate != LabelFate::Visible && *number < behind_known + LOAD_THREADS.end()
+    };
+    let mut found: Vec<u64> = fates.iter().filter(may_arrive).map(number).collect();
+    found.sort_unstable();
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fates(known: &[(u64, LabelFate)], numbers: std::ops::Range<u64>) -> Vec<(u64, LabelFate)> {
+        let known_or_not = |number| {
+            let found = known.iter().find(|(known, _)| *known == number);
+            (number, found.map_or(LabelFate::Unknown, |(_, fate)| *fate))
+        };
+        numbers.rev().map(known_or_not).collect()
+    }
+
+    #[test]
+    fn numbers_that_nobody_knows_may_be_under_way_as_many_as_there_can_be_threads() {
+        let at_most = *LOAD_THREADS.end();
+        assert_eq!(under_way(&fates(&[], 8..1001)), (8..8 + at_most).collect::<Vec<_>>());
+        assert_eq!(under_way(&fates(&[], 8..10)), [8, 9]);
+        assert!(under_way(&[]).is_empty());
+        let known = [
+            (8, LabelFate::Visible),
+            (9, LabelFate::Aborted),
+            (11, LabelFate::Visible),
+            (12, LabelFate::Visible),
+        ];
+        let expected: Vec<u64> = [9, 10].into_iter().chain(13..13 + at_most).collect();
+        assert_eq!(under_way(&fates(&known, 8..1001)), expected);
+    }
 
     #[test]
     fn no_label_is_taken_that_is_not_reserved() {

@@ -5,10 +5,11 @@
 //! [`Pipeline::tick`].
 //!
 //! ```text
-//!             upsert, delete               seal                    next_load            finished
+//!             upsert, delete, mark         seal                    next_load            finished
 //!  change ───────────────────► open batch ───────► sealed batch ───────────► in flight ──────────► gone
 //!                                   │                   │                        │
-//!                                   └── remove_table ───┴──► dropped             └── refused ──► gone, table removed
+//!                                   └── remove_table ───┴──► dropped             ├── refused ──► gone, table removed
+//!                                                                                └── rows_refused ──► cut in parts
 //! ```
 //!
 //! A batch is sealed when it is full (at once), when it is due ([`Pipeline::seal_due`]), or when the caller wants it
@@ -23,22 +24,28 @@
 //! * A committed change waits for its load to start no longer than the flush interval after the last `tick` before the
 //!   commit, as long as the caller calls `seal_due` at [`Pipeline::next_deadline`], and the target keeps up.
 //! * A change that is refused ([`PushError`]) changes nothing.
+//! * A load that was refused for its rows goes again in parts, before anything else of its table, until each of its rows is
+//!   at the target or [rejected](Pipeline::take_bisected); see `bisection.rs`. Until then it holds the checkpoint back.
 //!
 //! The caller asks [`Pipeline::has_room`] after each change, or each few of them, and if there is none seals everything
 //! and waits for loads to finish until there is [ample room](Pipeline::has_ample_room). A change of a table's columns and TRUNCATE: `seal_table`, wait until
 //! [`Pipeline::is_drained`], then act at the target.
 //!
 //! Memory: what counts is [`Pipeline::queued_bytes`], the bytes of open, sealed and travelling buffers, replaced rows
-//! included, and of their row entries. Beside it a quarter of the limit may be kept as empty buffers.
+//! included, and of their row entries. Beside it half of the limit may be kept as empty buffers.
 
 mod batch;
+mod bisection;
 mod checkpoint;
 mod copy;
 mod counters;
 mod error;
 mod flush;
 mod label;
+mod later;
 mod limits;
+mod outcome;
+mod parked;
 mod spare;
 mod table;
 
@@ -46,25 +53,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap};
 
 use self::checkpoint::CheckpointTracker;
 use self::flush::FlushClock;
+use self::outcome::InFlight;
 use self::spare::Spare;
 use self::table::{Pushed, Shared, Table, Writing};
 
+pub use self::bisection::{Bisection, RejectedRow};
 pub use self::copy::CopyBatch;
 pub use self::counters::{Change, TableCounters};
 pub use self::error::{PushError, TableError};
 pub use self::flush::FlushInterval;
-pub use self::label::LabelSequence;
+pub use self::label::{LabelSequence, under_way};
+pub use self::later::Later;
 pub use self::limits::{Limits, MAX_LOAD_BYTES};
+pub use self::outcome::{Bisected, Finished};
+pub use self::parked::{MOST_KEYS as MOST_PARKED, Parked, TooManyParked};
+pub use self::spare::SpareBuffers;
 pub use self::table::{ShapeError, ShapeOf, TableIndex};
 
 use crate::encode::{Row, RowEncoder};
 use crate::lsn::Lsn;
-use crate::sink::Load;
 
 #[cfg(test)]
 mod tests;
@@ -74,35 +85,15 @@ pub struct Pipeline {
     shared: Shared,
     tables: Vec<Table>,
     by_relid: HashMap<u32, TableIndex>,
-    /// Tables whose clocks start at the next commit.
+    /// Tables that the open transaction has brought rows of.
     await_commit: Vec<TableIndex>,
     flush: FlushClock,
     /// Tables with a sealed batch and no load under way, by the age of that batch.
     ready: BTreeMap<u64, TableIndex>,
     in_flight: HashMap<u64, InFlight>,
+    /// Loads whose bad rows have been found.
+    bisected: Vec<Bisected>,
     now: Instant,
-}
-
-struct InFlight {
-    table: TableIndex,
-    floor: Lsn,
-    buffer: Bytes,
-    held_bytes: usize,
-    rows: u64,
-    body_bytes: u64,
-}
-
-/// A load that came to its end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Finished {
-    /// Its table.
-    pub table: TableIndex,
-    /// The table's `pg_class.oid` at the source.
-    pub relid: u32,
-    /// Its rows.
-    pub rows: u64,
-    /// The bytes of its body before compression.
-    pub bytes: u64,
 }
 
 impl Pipeline {
@@ -113,9 +104,10 @@ impl Pipeline {
                 limits,
                 hasher: DefaultHashBuilder::default(),
                 checkpoint: CheckpointTracker::default(),
-                spare: Spare::new(limits.memory_limit / 4),
+                spare: Spare::new(limits.memory_limit / 2),
                 held_bytes: 0,
                 next_sequence: 0,
+                commit_end: Lsn::INVALID,
                 sealed_early: false,
                 key: Vec::new(),
                 line: Vec::new(),
@@ -126,6 +118,7 @@ impl Pipeline {
             flush: FlushClock::new(limits.flush_interval),
             ready: BTreeMap::new(),
             in_flight: HashMap::new(),
+            bisected: Vec::new(),
             now,
         }
     }
@@ -133,7 +126,7 @@ impl Pipeline {
     /// Other limits from now on. Batches that are over them are sealed by their next row.
     pub fn set_limits(&mut self, limits: Limits) {
         self.flush.set_interval(limits.flush_interval);
-        self.shared.spare = Spare::new(limits.memory_limit / 4);
+        self.shared.spare = Spare::new(limits.memory_limit / 2);
         self.shared.limits = limits;
     }
 
@@ -191,8 +184,8 @@ impl Pipeline {
         if found.writing.take().is_some() {
             self.by_relid.remove(&found.relid);
         }
-        if let Some(sealed) = found.sealed.front() {
-            self.ready.remove(&sealed.sequence);
+        if let Some(sequence) = found.next_sequence() {
+            self.ready.remove(&sequence);
         }
         found.drop_rows(&mut self.shared)
     }
@@ -231,6 +224,21 @@ impl Pipeline {
         self.taken_in(table, pushed)
     }
 
+    /// Takes in the delete of a row that stays at the target, marked: `row` has the key and what marks it, and all else is
+    /// [`crate::encode::Value::Unchanged`], always the same columns.
+    ///
+    /// # Errors
+    ///
+    /// The mark is in no batch; nothing changed.
+    pub fn mark(&mut self, table: TableIndex, row: &impl Row) -> Result<(), PushError> {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
+        let pushed = found.mark(row, &mut self.shared);
+        if pushed.is_ok() {
+            found.counters.count(Change::Marked);
+        }
+        self.taken_in(table, pushed)
+    }
+
     /// Counts a TRUNCATE of the table, which is the caller's to carry out.
     pub fn count_truncate(&mut self, table: TableIndex) {
         if let Some(found) = self.tables.get_mut(table.0 as usize) {
@@ -238,12 +246,21 @@ impl Pipeline {
         }
     }
 
+    /// The rows that come now are of a transaction whose commit ends at `end`.
+    pub const fn begin(&mut self, end: Lsn) {
+        self.shared.commit_end = end;
+    }
+
     /// The transaction of the rows since the last commit has committed; its commit record ends at `end`.
     pub fn commit(&mut self, end: Lsn) {
+        self.shared.commit_end = end;
         self.shared.checkpoint.commit(end);
         for index in self.await_commit.drain(..) {
             let Some(table) = self.tables.get_mut(index.0 as usize) else { continue };
             table.awaits_commit = false;
+            for batch in &mut table.open {
+                self.shared.held_bytes += batch.commit(end);
+            }
             if table.clock.is_none() && !table.open.is_empty() {
                 table.clock = Some(self.now);
                 self.flush.start(index, self.now);
@@ -309,49 +326,45 @@ impl Pipeline {
         (0..tables).map(|index| self.seal_table(TableIndex(index))).sum()
     }
 
-    /// The oldest sealed batch of a table that has no load under way, with the next label. `None` when there is none,
-    /// and when no label is left ([`LabelSequence::remaining`]).
-    pub fn next_load(&mut self, labels: &mut LabelSequence) -> Option<Load> {
-        let oldest = self.ready.first_entry()?;
-        let label = labels.take()?;
-        let index = oldest.remove();
-        let table = self.tables.get_mut(index.0 as usize)?;
-        let sealed = table.sealed.pop_front()?;
-        table.in_flight = Some(label.number);
-        let number = label.number;
-        let load =
-            Load { label, shape: sealed.shape, buffer: sealed.buffer, live: sealed.live, rows: sealed.rows };
-        let in_flight = InFlight {
-            table: index,
-            floor: sealed.floor,
-            buffer: load.buffer.clone(),
-            held_bytes: sealed.held_bytes,
-            rows: load.rows,
-            body_bytes: load.body_bytes() as u64,
-        };
-        self.in_flight.insert(number, in_flight);
-        Some(load)
-    }
-
-    /// The load with this label number is visible at the target. `None` when no such load is under way. Its buffer is
-    /// used again when the [`Load`] was dropped before.
-    pub fn finished(&mut self, number: u64) -> Option<Finished> {
-        let finished = self.end_load(number)?;
-        if let Some(table) = self.tables.get_mut(finished.table.0 as usize) {
-            table.counters.loads += 1;
-            table.counters.rows_loaded += finished.rows;
-            table.counters.bytes_loaded += finished.bytes;
+    /// Looks through what is queued of a table for rows of `keys`, which were refused. Those that lack values are taken out,
+    /// and if there were any their place is [held](Self::hold): they must be read from the source. What comes after each
+    /// key, in the order of `keys`.
+    pub fn look_for_later<'a>(
+        &mut self,
+        table: TableIndex,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<Later> {
+        let keys: Vec<&[u8]> = keys.collect();
+        let mut found: later::Keys<'a> = keys.iter().map(|key| (*key, Later::Nothing)).collect();
+        let Some(queue) = self.tables.get_mut(table.0 as usize) else { return Vec::new() };
+        if let Some(sequence) = queue.next_sequence() {
+            self.ready.remove(&sequence);
         }
-        self.make_ready(finished.table);
-        Some(finished)
+        for sealed in &mut queue.sealed {
+            later::look_through(sealed, &mut found);
+        }
+        for batch in &mut queue.open {
+            later::look_through_open(batch, &mut found, &self.shared.hasher);
+        }
+        for later in found.values() {
+            if let Later::Lacking(floor) = later {
+                self.shared.checkpoint.hold_from(*floor);
+            }
+        }
+        queue.drop_empty(&mut self.shared);
+        self.make_ready(table);
+        keys.iter().map(|key| found.get(key).copied().unwrap_or_default()).collect()
     }
 
-    /// The load with this label number is not at the target and never will be: its table is removed, as by
-    /// [`Self::remove_table`]. `None` when no such load is under way.
-    pub fn refused(&mut self, number: u64) -> Option<Finished> {
-        let refused = self.end_load(number)?;
-        self.remove_table(refused.table);
-        Some(refused)
+    /// Takes in the delete of a row by its key, as it begins a line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::delete`].
+    pub fn delete_key(&mut self, table: TableIndex, key: &[u8]) -> Result<(), PushError> {
+        let Some(found) = self.tables.get_mut(table.0 as usize) else { return Err(PushError::Removed) };
+        let pushed = found.delete_key(key, &mut self.shared);
+        self.taken_in(table, pushed)
     }
 
     /// Everything that committed at or before this position is at the target, for the tables that were not removed.
@@ -386,11 +399,6 @@ impl Pipeline {
         self.in_flight.is_empty() && self.tables.iter().all(Table::is_drained)
     }
 
-    /// How many loads are under way.
-    pub fn loads_in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     /// When [`Self::seal_due`] is to be called next; `None` while nothing waits for its time.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.flush.next_due(|started, index| {
@@ -417,7 +425,7 @@ impl Pipeline {
         let pushed = pushed?;
         self.shared.checkpoint.row();
         let Some(table) = self.tables.get_mut(index.0 as usize) else { return Err(PushError::Removed) };
-        if table.clock.is_none() && !table.awaits_commit {
+        if !table.awaits_commit {
             table.awaits_commit = true;
             self.await_commit.push(index);
         }
@@ -433,26 +441,11 @@ impl Pipeline {
         if table.in_flight.is_some() {
             return;
         }
-        if let Some(sealed) = table.sealed.front() {
-            self.ready.insert(sealed.sequence, index);
+        if let Some(sequence) = table.next_sequence() {
+            self.ready.insert(sequence, index);
         } else if let (true, Some(started)) = (table.overdue, table.clock) {
             table.overdue = false;
             self.flush.put_first(index, started);
         }
-    }
-
-    fn end_load(&mut self, number: u64) -> Option<Finished> {
-        let InFlight { table: index, floor, mut buffer, held_bytes, rows, body_bytes } =
-            self.in_flight.remove(&number)?;
-        self.shared.checkpoint.close(floor);
-        self.shared.held_bytes -= held_bytes;
-        if buffer.is_unique() {
-            // Emptied first: only the memory is wanted back, and the way to a `Vec` moves what is in it.
-            buffer.clear();
-            self.shared.spare.keep_buffer(Vec::from(buffer));
-        }
-        let table = self.tables.get_mut(index.0 as usize)?;
-        table.in_flight = None;
-        Some(Finished { table: index, relid: table.relid, rows, bytes: body_bytes })
     }
 }

@@ -10,6 +10,8 @@
 //! * A partial row of a key whose newest row is open with at least its columns is completed from that row and replaces it.
 //! * A partial row of a key that an open batch has with other columns goes into a batch *behind* that one.
 //! * Any other partial row goes into the batch with its set of columns.
+//! * A mark (of a deleted row that stays at the target) is a partial row whose columns every other row has too: it is
+//!   completed from the newest open row of its key and replaces it.
 //!
 //! All open batches of a table are sealed together, in their order.
 
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use hashbrown::DefaultHashBuilder;
 
 use super::batch::{Batch, Operation, ROW_OVERHEAD};
+use super::bisection::{Bisection, Commits};
 use super::checkpoint::CheckpointTracker;
 use super::counters::TableCounters;
 use super::error::PushError;
@@ -46,12 +49,14 @@ pub(super) struct Writing {
     pub(super) encoder: Arc<RowEncoder>,
     pub(super) shape_of: ShapeOf,
     pub(super) whole: Arc<LoadShape>,
+    /// The columns of a mark, once there was one.
+    pub(super) mark: Option<ColumnSet>,
 }
 
 impl Writing {
     pub(super) fn new(encoder: Arc<RowEncoder>, shape_of: ShapeOf) -> Result<Self, ShapeError> {
         let whole = shape_of(&ColumnSet::ALL)?;
-        Ok(Self { encoder, shape_of, whole })
+        Ok(Self { encoder, shape_of, whole, mark: None })
     }
 
     fn shape(&self, columns: &ColumnSet) -> Result<Arc<LoadShape>, ShapeError> {
@@ -62,12 +67,23 @@ impl Writing {
 /// A batch that waits for its load.
 pub(super) struct Sealed {
     pub(super) sequence: u64,
+    pub(super) encoder: Arc<RowEncoder>,
+    pub(super) commits: Commits,
     pub(super) shape: Arc<LoadShape>,
     pub(super) floor: Lsn,
     pub(super) buffer: Bytes,
     pub(super) live: Vec<Range<usize>>,
     pub(super) rows: u64,
     /// What it counts for against the memory limit.
+    pub(super) held_bytes: usize,
+}
+
+/// A load that was refused for its rows and goes in parts.
+pub(super) struct Cut {
+    pub(super) bisection: Bisection,
+    /// What the load was, while it was whole.
+    pub(super) sequence: u64,
+    pub(super) floor: Lsn,
     pub(super) held_bytes: usize,
 }
 
@@ -80,6 +96,8 @@ pub(super) struct Shared {
     /// Bytes of open batches, sealed ones and loads in flight.
     pub(super) held_bytes: usize,
     pub(super) next_sequence: u64,
+    /// Where the commit of the transaction ends that is open or was last.
+    pub(super) commit_end: Lsn,
     /// A table has sealed batches to make way for the row at hand; the pipeline does not know yet.
     pub(super) sealed_early: bool,
     /// The key of the row at hand, where it is needed before the row is written.
@@ -104,13 +122,15 @@ pub(super) struct Table {
     pub(super) writing: Option<Writing>,
     pub(super) open: Vec<Batch>,
     pub(super) sealed: VecDeque<Sealed>,
+    /// The load before those, if it was refused for its rows.
+    pub(super) cut: Option<Cut>,
     /// The label number of the load that is under way.
     pub(super) in_flight: Option<u64>,
     /// The first commit after the first row of the open batches.
     pub(super) clock: Option<Instant>,
     /// The open batches were due while an earlier load was under way.
     pub(super) overdue: bool,
-    /// It is on the list of tables whose clocks the next commit starts.
+    /// The open transaction has brought rows of it.
     pub(super) awaits_commit: bool,
     pub(super) counters: TableCounters,
 }
@@ -125,6 +145,7 @@ impl Table {
             writing: Some(writing),
             open: Vec::new(),
             sealed: VecDeque::new(),
+            cut: None,
             in_flight: None,
             clock: None,
             overdue: false,
@@ -140,16 +161,23 @@ impl Table {
 
     /// Whether sealed rows are on their way already.
     pub(super) fn is_loading(&self) -> bool {
-        self.in_flight.is_some() || !self.sealed.is_empty()
+        self.in_flight.is_some() || self.cut.is_some() || !self.sealed.is_empty()
+    }
+
+    /// The sequence of what is to be loaded next.
+    pub(super) fn next_sequence(&self) -> Option<u64> {
+        match &self.cut {
+            Some(cut) => cut.bisection.has_next().then_some(cut.sequence),
+            None => self.sealed.front().map(|sealed| sealed.sequence),
+        }
     }
 
     pub(super) fn upsert(&mut self, row: &impl Row, shared: &mut Shared) -> Result<Pushed, PushError> {
         let Some(writing) = &self.writing else { return Err(PushError::Removed) };
-        if let [batch] = self.open.as_mut_slice()
-            && batch.columns.is_all()
-        {
+        let whole = self.open.iter().position(|batch| batch.columns.is_all());
+        if let Some((place, batch)) = whole.and_then(|place| Some((place, self.open.get_mut(place)?))) {
             match batch.append_upsert(&writing.encoder, row) {
-                Ok(bytes) => return self.record(0, bytes, Operation::Upsert, shared),
+                Ok(bytes) => return self.record_alone(place, bytes, Operation::Upsert, shared),
                 Err(Fault { reason: Reason::Unchanged, .. }) => {}
                 Err(fault) => return Err(writing.encoder.error(fault).into()),
             }
@@ -174,6 +202,61 @@ impl Table {
         let bytes = batch.append_delete(&encoder, row).map_err(|fault| encoder.error(fault))?;
         self.kill_elsewhere(place, shared);
         self.record(place, bytes, Operation::Delete, shared)
+    }
+
+    /// A delete by the key alone.
+    pub(super) fn delete_key(&mut self, key: &[u8], shared: &mut Shared) -> Result<Pushed, PushError> {
+        shared.key.clear();
+        shared.key.extend_from_slice(key);
+        let place = match self.newest_of(shared) {
+            Some((place, ..)) => place,
+            None if self.open.is_empty() => self.open_batch(ColumnSet::ALL, shared)?,
+            None => 0,
+        };
+        let Some((writing, batch)) = self.at(place) else { return Err(PushError::Removed) };
+        let encoder = Arc::clone(&writing.encoder);
+        let line = RowEncoder::deletion_of(key);
+        let bytes = batch.append_line(&line, key.len()).map_err(|fault| encoder.error(fault))?;
+        self.kill_elsewhere(place, shared);
+        self.record(place, bytes, Operation::Delete, shared)
+    }
+
+    /// Lets sealed batches go that have no rows any more.
+    pub(super) fn drop_empty(&mut self, shared: &mut Shared) {
+        self.sealed.retain(|sealed| {
+            if sealed.rows == 0 {
+                shared.held_bytes -= sealed.held_bytes;
+                shared.checkpoint.close(sealed.floor);
+            }
+            sealed.rows > 0
+        });
+    }
+
+    /// The mark of a deleted row; no allocation but for a new batch.
+    pub(super) fn mark(&mut self, row: &impl Row, shared: &mut Shared) -> Result<Pushed, PushError> {
+        self.read_key(row, shared)?;
+        let newest = self.newest_of(shared);
+        let Some(writing) = &mut self.writing else { return Err(PushError::Removed) };
+        let encoder = Arc::clone(&writing.encoder);
+        let columns = writing.mark.get_or_insert_with(|| ColumnSet::carried_by(row, encoder.columns()));
+        let (place, earlier) = match newest {
+            Some((_, _, Operation::Delete)) => return Err(PushError::UnchangedAfterDelete),
+            Some((place, number, _)) => (place, Some(number)),
+            None => match self.open.iter().position(|batch| batch.columns == *columns) {
+                Some(place) => (place, None),
+                None => {
+                    let columns = columns.clone();
+                    (self.open_batch(columns, shared)?, None)
+                }
+            },
+        };
+        let Some((_, batch)) = self.at(place) else { return Err(PushError::Removed) };
+        let bytes = match earlier {
+            Some(earlier) => batch.append_over(&encoder, row, earlier, &mut shared.line),
+            None => batch.append_upsert(&encoder, row),
+        };
+        let bytes = bytes.map_err(|fault| encoder.error(fault))?;
+        self.record(place, bytes, Operation::Upsert, shared)
     }
 
     /// An upsert when not everything is as usual: see the head of this file.
@@ -270,6 +353,25 @@ impl Table {
         self.writing.as_ref().zip(self.open.get_mut(place))
     }
 
+    /// Makes an appended row that has all columns part of the batch at `place`; other batches lose what they have of its key.
+    #[inline]
+    fn record_alone(
+        &mut self,
+        place: usize,
+        bytes: RowBytes,
+        operation: Operation,
+        shared: &mut Shared,
+    ) -> Result<Pushed, PushError> {
+        if self.open.len() > 1
+            && let Some(batch) = self.open.get(place)
+        {
+            shared.key.clear();
+            shared.key.extend_from_slice(batch.key(bytes));
+            self.kill_elsewhere(place, shared);
+        }
+        self.record(place, bytes, operation, shared)
+    }
+
     /// Makes an appended row part of the batch at `place`.
     #[inline]
     fn record(
@@ -318,7 +420,11 @@ impl Table {
         self.clock = None;
         self.overdue = false;
         let mut loads = 0;
-        for batch in self.open.drain(..) {
+        let Some(encoder) = self.writing.as_ref().map(|writing| Arc::clone(&writing.encoder)) else {
+            return 0;
+        };
+        for mut batch in self.open.drain(..) {
+            shared.held_bytes += batch.commit(shared.commit_end);
             let (held, rows) = (batch.held_bytes(), batch.rows());
             shared.held_bytes -= held;
             if rows == 0 {
@@ -327,12 +433,14 @@ impl Table {
                 continue;
             }
             let (shape, floor) = (Arc::clone(&batch.shape), batch.floor);
-            let (buffer, live) = batch.seal(&mut shared.spare);
-            let held_bytes = buffer.len() + live.len() * size_of::<Range<usize>>();
+            let (buffer, live, commits) = batch.seal(&mut shared.spare);
+            let held_bytes = buffer.len() + live.len() * size_of::<Range<usize>>() + commits.held_bytes();
             shared.held_bytes += held_bytes;
             shared.next_sequence += 1;
             self.sealed.push_back(Sealed {
                 sequence: shared.next_sequence,
+                encoder: Arc::clone(&encoder),
+                commits,
                 shape,
                 floor,
                 buffer,
@@ -355,6 +463,10 @@ impl Table {
             shared.held_bytes -= batch.held_bytes();
             shared.checkpoint.close(batch.floor);
             batch.discard(&mut shared.spare);
+        }
+        if let Some(cut) = self.cut.take() {
+            shared.held_bytes -= cut.held_bytes;
+            shared.checkpoint.close(cut.floor);
         }
         for sealed in self.sealed.drain(..) {
             rows += sealed.rows;

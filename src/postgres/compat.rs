@@ -19,6 +19,13 @@ pub(super) const PUBLICATION_FILTERS: &str = "NULL::pg_catalog.text, NULL::pg_ca
 #[cfg(not(feature = "pg14"))]
 pub(super) const PUBLICATION_FILTERS: &str = "r.prqual::pg_catalog.text, r.prattrs::pg_catalog.text";
 
+/// The row of `pg_publication_namespace` by which the publication `p` has the table `c`. They came with 15.
+#[cfg(feature = "pg14")]
+pub(super) const PUBLISHED_BY_SCHEMA: &str = "NULL::pg_catalog.oid";
+#[cfg(not(feature = "pg14"))]
+pub(super) const PUBLISHED_BY_SCHEMA: &str = "(SELECT s.oid FROM pg_catalog.pg_publication_namespace s
+     WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)";
+
 /// This process' number in the array of processes, by which others find its latch.
 pub(super) fn my_proc_number() -> i32 {
     // SAFETY: `MyProc` and its kin are set before any worker's or backend's own code runs.
@@ -192,6 +199,71 @@ pub(super) unsafe fn commit_time(txn: *mut pg_sys::ReorderBufferTXN) -> i64 {
     }
 }
 
+/// Where the columns of one table are in the tuples of another one, by their names.
+///
+/// # Safety
+///
+/// Both descriptors are of open relations, inside a transaction.
+pub(super) unsafe fn columns_by_name(
+    of: pg_sys::TupleDesc,
+    within: pg_sys::TupleDesc,
+) -> *mut pg_sys::AttrMap {
+    // SAFETY: the caller vouches for the descriptors.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::build_attrmap_by_name(within, of);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        return pg_sys::build_attrmap_by_name(within, of, false);
+    }
+}
+
+/// Whether a transaction that is being decoded has created a relation.
+///
+/// # Safety
+///
+/// `txn` was given to the callback that is running.
+pub(super) unsafe fn has_created(txn: *mut pg_sys::ReorderBufferTXN, relid: pg_sys::Oid) -> bool {
+    // The row of a system column is written with the table, and never again.
+    let Some(creator) = creator_of(relid, pg_sys::SelfItemPointerAttributeNumber as i16) else {
+        return false;
+    };
+    // SAFETY: the caller vouches for the transaction; its list of subtransactions goes round to its head.
+    unsafe {
+        if (*txn).xid == creator {
+            return true;
+        }
+        let head = &raw mut (*txn).subtxns.head;
+        let mut node = (*head).next;
+        while !node.is_null() && node != head {
+            let offset = std::mem::offset_of!(pg_sys::ReorderBufferTXN, node);
+            let child = node.byte_sub(offset).cast::<pg_sys::ReorderBufferTXN>();
+            if (*child).xid == creator {
+                return true;
+            }
+            node = (*node).next;
+        }
+    }
+    false
+}
+
+/// The transaction that has written the catalog's row of a column.
+fn creator_of(relid: pg_sys::Oid, attnum: i16) -> Option<pg_sys::TransactionId> {
+    let cache = pg_sys::SysCacheIdentifier::ATTNUM as i32;
+    // SAFETY: the cache has these two keys; the tuple is copied from before it is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache2(cache, relid.into(), attnum.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let header = (*tuple).t_data;
+        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+        let is_frozen = (*header).t_infomask & frozen == frozen;
+        let creator = (*header).t_choice.t_heap.t_xmin;
+        pg_sys::ReleaseSysCache(tuple);
+        (!is_frozen).then_some(creator)
+    }
+}
+
 /// A parse node that holds a string.
 ///
 /// # Safety
@@ -286,5 +358,90 @@ pub(super) fn reserve_settings_prefix(prefix: &CStr) {
         pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
         #[cfg(not(feature = "pg14"))]
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
+/// Resource manager and kind of a record.
+///
+/// # Safety
+///
+/// `reader` stands on a record that it has read.
+#[inline]
+pub(super) unsafe fn kind_of_record(reader: *mut pg_sys::XLogReaderState) -> (u32, u8) {
+    // SAFETY: the caller vouches for the reader.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        let record = &*(*reader).decoded_record;
+        #[cfg(not(feature = "pg14"))]
+        let record = &(*(*reader).record).header;
+        (u32::from(record.xl_rmid), record.xl_info)
+    }
+}
+
+/// A record of the log as far as it is looked at.
+pub(super) struct DecodedRecord {
+    /// Its resource manager.
+    pub(super) manager: u8,
+    /// Its kind, with flags of the reader.
+    pub(super) info: u8,
+    /// Its transaction.
+    pub(super) xid: pg_sys::TransactionId,
+    /// What the manager has written.
+    pub(super) data: *mut std::ffi::c_char,
+}
+
+/// The record that a reader stands on.
+///
+/// # Safety
+///
+/// The reader has just read a record.
+pub(super) unsafe fn decoded(reader: *mut pg_sys::XLogReaderState) -> DecodedRecord {
+    // SAFETY: the caller vouches.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        let (header, data) = (&*(*reader).decoded_record, (*reader).main_data);
+        #[cfg(not(feature = "pg14"))]
+        let (header, data) = (&(*(*reader).record).header, (*(*reader).record).main_data);
+        DecodedRecord { manager: header.xl_rmid, info: header.xl_info, xid: header.xl_xid, data }
+    }
+}
+
+/// Waits, by calling `pause` again and again, until every transaction that has written its commit record by now is also
+/// marked as committed.
+pub(super) fn wait_for_commits_in_progress(pause: impl Fn()) {
+    // SAFETY: the list is allocated in the current memory context and freed below.
+    unsafe {
+        let mut count = 0;
+        #[cfg(feature = "pg14")]
+        let list = pg_sys::GetVirtualXIDsDelayingChkpt(&raw mut count);
+        #[cfg(not(feature = "pg14"))]
+        let list = pg_sys::GetVirtualXIDsDelayingChkpt(&raw mut count, pg_sys::DELAY_CHKPT_START as i32);
+        loop {
+            #[cfg(feature = "pg14")]
+            let is_there = pg_sys::HaveVirtualXIDsDelayingChkpt(list, count);
+            #[cfg(not(feature = "pg14"))]
+            let is_there =
+                pg_sys::HaveVirtualXIDsDelayingChkpt(list, count, pg_sys::DELAY_CHKPT_START as i32);
+            if count == 0 || !is_there {
+                break;
+            }
+            pause();
+        }
+        pg_sys::pfree(list.cast());
+    }
+}
+
+/// The characters of a node that is a string.
+///
+/// # Safety
+///
+/// The node's tag is `T_String`.
+pub(super) unsafe fn string_of_node(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
+    // SAFETY: the caller vouches for the tag.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        return (*node.cast::<pg_sys::Value>()).val.str_;
+        #[cfg(not(feature = "pg14"))]
+        return (*node.cast::<pg_sys::String>()).sval;
     }
 }

@@ -1,12 +1,13 @@
 //! Databases whose encoding is not UTF8.
 //!
-//! Values are converted on the main thread, where the server's conversion functions may be called: those of a tuple by
-//! [`Conversion`], those of pgoutput by pgoutput itself, because `client_encoding` says so. SQL_ASCII says nothing about its
-//! bytes: they go on as they are, and the encoder refuses what is not UTF-8. Names must be ASCII wherever a conversion is
+//! Values are converted on the main thread, where the server's conversion functions may be called, by [`Conversion`]: those
+//! of a tuple and those of pgoutput, which is told to leave them as they are. SQL_ASCII says nothing about its bytes: they go
+//! on as they are, and the encoder refuses what is not UTF-8. Names must be ASCII wherever a conversion is
 //! needed, and so are our own texts made.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
+use std::fmt::Write as _;
 
 use pgrx::pg_sys;
 
@@ -29,16 +30,16 @@ pub(super) fn needs_conversion() -> bool {
     !matches!(database_encoding(), UTF8 | SQL_ASCII)
 }
 
-/// What `client_encoding` must be for pgoutput to write what the encoder reads. Its own bytes for SQL_ASCII, because an
-/// error inside pgoutput would stop all tables.
+/// What `client_encoding` must be for pgoutput to write texts as they are: a conversion inside pgoutput that fails would
+/// stop all tables.
 pub(super) fn client_encoding() -> &'static CStr {
-    if database_encoding() == SQL_ASCII { c"SQL_ASCII" } else { c"UTF8" }
+    // SAFETY: the answer is a constant of the server.
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
 }
 
 /// The name of the database's encoding.
 pub(super) fn name() -> String {
-    // SAFETY: the answer is a constant of the server.
-    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }.to_string_lossy().into_owned()
+    client_encoding().to_string_lossy().into_owned()
 }
 
 /// One of our own texts, in a form that this database can hold and show: what is not ASCII is escaped where the encoding
@@ -51,6 +52,73 @@ pub(super) fn own_text(text: &str) -> Cow<'_, str> {
         if character.is_ascii() { character.to_string() } else { character.escape_unicode().to_string() }
     };
     Cow::Owned(text.replace('…', "...").chars().map(escape).collect())
+}
+
+/// JSON of ours in the same way: what is not ASCII can only be within strings, and is written as six letters there.
+pub(super) fn own_json(text: &str) -> Cow<'_, str> {
+    // Escaped twice: jsonb would look for the character in the database's encoding.
+    if needs_conversion() { escaped(text, "\\\\u") } else { Cow::Borrowed(text) }
+}
+
+/// A key as it begins a line, for a table: JSON that people can read, and that [`key_of_text`] reads back.
+pub(super) fn text_of_key(key: &[u8]) -> String {
+    let text = format!("{}}}", String::from_utf8_lossy(key));
+    if needs_conversion() { escaped(&text, "\\u").into_owned() } else { text }
+}
+
+/// The key of such a text.
+pub(super) fn key_of_text(text: &str) -> Option<Box<[u8]>> {
+    let text = text.strip_suffix('}')?;
+    if !needs_conversion() {
+        return Some(text.as_bytes().into());
+    }
+    let mut key = String::with_capacity(text.len());
+    let mut units = Vec::new();
+    let mut rest = text;
+    while let Some((plain, tail)) = rest.split_once('\\') {
+        let digits = tail.strip_prefix('u').and_then(|tail| tail.get(..4));
+        let unit =
+            digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()).filter(|unit| *unit >= 0x80);
+        if !plain.is_empty() || unit.is_none() {
+            key.push_str(&String::from_utf16(&units).ok()?);
+            units.clear();
+            key.push_str(plain);
+        }
+        match unit {
+            Some(unit) => {
+                units.push(unit);
+                rest = tail.get(5..)?;
+            }
+            // Another escape, which a line has too: of a quote, a backslash, a control character.
+            None => {
+                key.push('\\');
+                let letter = tail.chars().next()?;
+                key.push(letter);
+                rest = tail.get(letter.len_utf8()..)?;
+            }
+        }
+    }
+    key.push_str(&String::from_utf16(&units).ok()?);
+    key.push_str(rest);
+    Some(key.into_bytes().into())
+}
+
+fn escaped<'a>(text: &'a str, escape: &str) -> Cow<'a, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() * 2);
+    for character in text.chars() {
+        if character.is_ascii() {
+            out.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{escape}{unit:04x}");
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The server's function that turns texts of this database into UTF-8.

@@ -6,9 +6,11 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::catalog::incarnation::Unsettled;
 use super::shmem::{self, Role};
 use super::{catalog, failpoint, latch, session};
-use crate::pipeline::LabelSequence;
+use crate::pipeline::{LabelSequence, under_way};
+use crate::sink::{Job, Label, LoadError, Outcome};
 
 /// Numbers of labels that are reserved at a time.
 pub(super) const BLOCK: u64 = 1000;
@@ -55,6 +57,41 @@ pub(super) fn reserve_wanted(mirror: &str, role: Role) {
     }
 }
 
+/// Makes the fate of every label known and final that a worker which is gone may have used: a load that is still on its way must
+/// not arrive after newer rows. `run` has jobs done, and gives back what became of those that were answered.
+///
+/// # Errors
+///
+/// What `run` says, or why the fate of some label is not known, as a sentence without its end.
+pub(super) fn settle(
+    mirror: &str,
+    database: &str,
+    earlier: &Unsettled,
+    mut run: impl FnMut(Vec<Job>) -> Result<Vec<Outcome>, String>,
+) -> Result<(), String> {
+    let ask = |number| Job::Settle { database: database.to_owned(), label: earlier.label(mirror, number) };
+    let use_up = |number| Job::Occupy { database: database.to_owned(), label: earlier.label(mirror, number) };
+    // The lowest numbers are those that can be on their way. They are asked last, when they are known the most likely.
+    let questions = (earlier.settled_until..earlier.reserved_until).rev().map(ask).collect();
+    let mut fates = Vec::new();
+    for outcome in run(questions)? {
+        if let Outcome::Settle(label, result) = outcome {
+            fates.push((label.number, result.map_err(|problem| unsettled(&label, &problem))?));
+        }
+    }
+    failpoint::hit("labels_asked_for");
+    for outcome in run(under_way(&fates).into_iter().map(use_up).collect())? {
+        if let Outcome::Occupy(label, result) = outcome {
+            result.map_err(|problem| unsettled(&label, &problem))?;
+        }
+    }
+    Ok(())
+}
+
+fn unsettled(label: &Label, problem: &LoadError) -> String {
+    format!("could not settle label \"{label}\": {problem}")
+}
+
 /// Asks for more numbers, for a decoder that sits in a callback.
 pub(super) fn ask_for_more(mirror: &str, role: Role, labels: &LabelSequence) {
     let until = labels.reserved_until() + BLOCK;
@@ -66,7 +103,7 @@ pub(super) fn ask_for_more(mirror: &str, role: Role, labels: &LabelSequence) {
     }
 }
 
-fn random_number() -> u64 {
+pub(super) fn random_number() -> u64 {
     let mut bytes = [0u8; 8];
     // SAFETY: fills exactly the room it is given.
     let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use super::latch::{self, Waker};
 use super::shmem::{self, MirrorState, Text};
 use super::signal::SignalsBlocked;
-use crate::sink::starrocks::{StarRocksConfig, StarRocksSink};
+use crate::sink::starrocks::{self, StarRocksConfig};
 use crate::sink::{Event, Job, JobId, LoadThreads, Outcome, StartError, SubmitError};
 
 /// How long the threads have to end when the worker does.
@@ -41,9 +41,7 @@ impl Loader {
         let config = Arc::new(config.clone());
         let started = {
             let _born_without_signals = SignalsBlocked::enter();
-            LoadThreads::start(threads, waker.handle(), || {
-                StarRocksSink::new(Arc::clone(&config)).map(|sink| Box::new(sink) as _)
-            })
+            LoadThreads::start(threads, waker.handle(), || starrocks::open(&config))
         };
         let threads = started.unwrap_or_else(|problem: StartError| error!("{problem}"));
         Self {

@@ -4,12 +4,16 @@
 //! * `catalog`: the extension's own tables, and what the source's catalogs say about a relation.
 //! * `worker`: the processes: launcher, mirror, snapshot holder, snapshot workers.
 //! * `decode`: the log, from records to rows in the pipeline.
+//! * `import`: files of an export become tables again.
 //! * `scan`: block ranges of a table, from pages to rows in a load.
+//! * `export`: tables to files: processes and SQL functions.
 //! * `tuple`: a tuple becomes values; decode and scan meet here.
 //! * `encoding`: databases whose encoding is not UTF8.
+//! * `store`: destinations of exports: who may use them, and how a process of PostgreSQL waits for them.
 //! * `shmem`: what the processes tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
-//! * `failpoint`: where tests make a process fail; nothing in any other build.
+//! * `caught`: what an error says that ends a process.
+//! * `failpoint`: where tests make a process fail; nothing in any other build. `rangeless`: an access method for tests.
 //! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
 //!
 //! Only the main thread of a process comes here; load threads live in `sink` and know none of this.
@@ -20,25 +24,32 @@ use pgrx::{pg_shmem_init, pg_sys};
 
 mod api;
 mod catalog;
+mod caught;
 mod compat;
 mod decode;
 mod encoding;
+mod export;
 mod failpoint;
 mod ffi;
 mod guc;
+mod import;
 mod labels;
 mod latch;
 mod loader;
 mod lsn_datum;
+#[cfg(feature = "failpoints")]
+mod rangeless;
 mod scan;
 mod session;
 pub(crate) mod shmem;
 mod signal;
 mod slot;
+mod store;
 mod tuple;
 mod wal;
 mod worker;
 
+use export::shared::EXPORTS;
 use shmem::SHARED;
 
 pgrx::pg_module_magic!();
@@ -61,6 +72,7 @@ pub extern "C-unwind" fn _PG_init() {
     #[cfg(feature = "failpoints")]
     failpoint::announce();
     pg_shmem_init!(SHARED);
+    pg_shmem_init!(EXPORTS);
     worker::register_launcher();
     PRELOADED.store(true, std::sync::atomic::Ordering::Relaxed);
 }

@@ -35,11 +35,12 @@ pub(super) fn prepare() {
         let value = CString::new(*value).unwrap_or_default();
         set(&name, &value);
     }
-    // pgoutput converts to it. The conversion function is looked up in the catalogs.
+    // pgoutput converts to it, that is, not at all.
     transaction(|| set(c"client_encoding", encoding::client_encoding()));
 }
 
-fn set(name: &CStr, value: &CStr) {
+/// Overrides a setting, whatever the rights of the session's user.
+pub(super) fn set(name: &CStr, value: &CStr) {
     // SAFETY: both strings outlive the call; the worker is connected as the bootstrap superuser.
     unsafe {
         pg_sys::SetConfigOption(
@@ -49,6 +50,16 @@ fn set(name: &CStr, value: &CStr) {
             pg_sys::GucSource::PGC_S_OVERRIDE,
         );
     }
+}
+
+/// Overrides a setting for as long as `action` says: until the end of the transaction, or of the nesting level that is open. As
+/// a session's own SET: with `PGC_S_OVERRIDE` the server would take the value for the default, and give none back (guc.c).
+pub(super) fn set_for(action: pg_sys::GucAction::Type, name: &CStr, value: &CStr) {
+    let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_SESSION);
+    // SAFETY: inside a transaction; both strings outlive the call.
+    unsafe {
+        pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false)
+    };
 }
 
 /// Runs `body` in a transaction of its own, under a snapshot. An error in it ends the worker, which aborts it.
@@ -64,6 +75,20 @@ pub(super) fn transaction<T>(body: impl FnOnce() -> T) -> T {
     unsafe {
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
+    }
+    result
+}
+
+/// Likewise, for what need not outlive a crash of the server: nobody waits until the commit is on disk.
+pub(super) fn transaction_for_now<T>(body: impl FnOnce() -> T) -> T {
+    let result = transaction(|| {
+        set_for(pg_sys::GucAction::GUC_ACTION_LOCAL, c"synchronous_commit", c"off");
+        body()
+    });
+    // Labels that are reserved in a later transaction must not be forgotten by a crash.
+    // SAFETY: a plain variable of the process.
+    if unsafe { pg_sys::synchronous_commit } == pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32 {
+        error!("synchronous_commit is still off after the transaction that it was set for");
     }
     result
 }

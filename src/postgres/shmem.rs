@@ -11,6 +11,9 @@
 //! Tables hold what must survive; this holds what is true right now. Nothing waits or raises an error while the
 //! lock is held, and every text has a fixed room.
 
+mod helpers;
+mod text;
+
 use std::fmt;
 
 use pgrx::pg_sys;
@@ -20,6 +23,9 @@ use super::encoding::own_text;
 use crate::lsn::Lsn;
 use crate::options::SlotGuardAction;
 
+pub(crate) use self::helpers::{Helpers, join_helpers, leave_helpers};
+pub(crate) use self::text::Text;
+
 /// Mirrors that one server can run. Fixed, because shared memory is.
 pub(crate) const MAX_MIRRORS: usize = 32;
 
@@ -27,42 +33,6 @@ pub(crate) const MAX_MIRRORS: usize = 32;
 pub(super) static SHARED: PgLwLock<Shared> =
     // SAFETY: no other lock of this name is registered; `_PG_init` initializes it before anyone can use it.
     unsafe { PgLwLock::new(c"dbmazz mirrors") };
-
-/// A text of bounded length that lives in shared memory. Longer texts are cut at a character.
-#[derive(Clone, Copy)]
-pub(crate) struct Text<const N: usize> {
-    len: u16,
-    bytes: [u8; N],
-}
-
-impl<const N: usize> Text<N> {
-    /// As much of `text` as there is room for.
-    pub(crate) fn new(text: &str) -> Self {
-        let end = text.floor_char_boundary(N.min(u16::MAX as usize));
-        let mut bytes = [0; N];
-        bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
-        Self { len: end as u16, bytes }
-    }
-
-    /// The text.
-    pub(crate) fn as_str(&self) -> &str {
-        self.bytes
-            .get(..usize::from(self.len))
-            .and_then(|bytes| str::from_utf8(bytes).ok())
-            .unwrap_or_default()
-    }
-
-    /// Whether there is no text.
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-impl<const N: usize> Default for Text<N> {
-    fn default() -> Self {
-        Self { len: 0, bytes: [0; N] }
-    }
-}
 
 /// What an administrator wants a mirror to do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -194,28 +164,6 @@ pub(crate) struct LabelRoom {
     pub(crate) wanted_until: u64,
 }
 
-/// Processes that can help one mirror at a time: the holder, who leads a copy beside the stream, and the most snapshot
-/// workers that an option allows.
-const MAX_HELPERS: usize = 66;
-
-/// The processes that help a mirror's worker. They outlive it for a moment when it fails, and must be gone before
-/// another one begins anew: what they load would be of an older snapshot.
-#[derive(Clone, Copy)]
-pub(crate) struct Helpers([i32; MAX_HELPERS]);
-
-impl Default for Helpers {
-    fn default() -> Self {
-        Self([0; MAX_HELPERS])
-    }
-}
-
-impl Helpers {
-    /// Their process numbers.
-    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
-        self.0.iter().copied().filter(|pid| *pid != 0)
-    }
-}
-
 /// Figures of a running mirror, for the views. Totals count since the worker's start.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Progress {
@@ -290,6 +238,9 @@ pub(crate) struct MirrorSlot {
     pub(crate) progress: Progress,
     /// Somebody waits for everything up to here: open batches are loaded at once.
     pub(crate) flush_requested: Lsn,
+    /// How often somebody wanted the rejected rows to be tried again, and up to which wish that was done.
+    pub(crate) retries_wanted: u64,
+    pub(crate) retries_done: u64,
     /// The copy's snapshot.
     pub(crate) holder: Holder,
     /// Tables that come into the running stream.
@@ -432,26 +383,6 @@ pub(crate) fn place_of(mirror: &str) -> Option<usize> {
 /// Changes the slot at a place, when it belongs to a mirror. For callbacks at a process' end.
 pub(crate) fn update_at<T>(place: usize, change: impl FnOnce(&mut MirrorSlot) -> T) -> Option<T> {
     SHARED.exclusive().mirrors.get_mut(place).filter(|slot| slot.in_use).map(change)
-}
-
-/// Puts this process among the helpers of a mirror. Not when the worker that started it is gone, or there is no room.
-pub(crate) fn join_helpers(mirror: &str, generation: u64, pid: i32) -> bool {
-    let joined = update(mirror, |slot| {
-        let free = slot.helpers.0.iter_mut().find(|place| **place == 0);
-        match free {
-            Some(place) if slot.generation == generation && slot.pid != 0 => {
-                *place = pid;
-                true
-            }
-            _ => false,
-        }
-    });
-    joined == Some(true)
-}
-
-/// Takes this process from among the helpers. For callbacks at a process' end.
-pub(crate) fn leave_helpers(place: usize, pid: i32) {
-    update_at(place, |slot| slot.helpers.0.iter_mut().filter(|it| **it == pid).for_each(|it| *it = 0));
 }
 
 /// Has the replication slot of a mirror guarded from now on. A mirror that nobody wants to run gets a place for that.

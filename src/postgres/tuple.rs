@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 use pgrx::varlena;
 
-use crate::encode::{Row, Value};
+use crate::encode::{Added, Row, Stamp, Value};
 use crate::table::{Column, Kind, TableSpec};
 
 use super::encoding::{Conversion, NoConversion};
@@ -94,22 +94,32 @@ struct ColumnReader {
 /// Reads tuples of one table.
 pub(super) struct TupleReader {
     columns: Box<[ColumnReader]>,
+    /// Columns behind those.
+    added: Added,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
 }
 
 impl TupleReader {
-    /// A reader for tuples of the descriptor that `spec` was made from. Looks output functions up in the catalogs.
-    pub(super) fn new(spec: &TableSpec, natts: usize) -> Self {
-        let columns = spec.columns.iter().map(|column| ColumnReader {
+    /// A reader for tuples of the descriptor that `spec` was made from, and what its rows have in columns that are not the
+    /// source's. Looks output functions up in the catalogs.
+    pub(super) fn new(spec: &TableSpec, natts: usize, added: Added) -> Self {
+        let columns = spec.columns.iter().take(spec.source_columns()).map(|column| ColumnReader {
             attribute: usize::try_from(column.source.attnum - 1).unwrap_or_default(),
             read: in_utf8(read_of(pg_sys::Oid::from(column.source.type_oid), column.kind)),
         });
         Self {
             columns: columns.collect(),
+            added,
             values: vec![pg_sys::Datum::null(); natts],
             nulls: vec![true; natts],
         }
+    }
+
+    /// Rows are as of this commit from now on.
+    #[inline]
+    pub(super) fn stamp(&mut self, stamp: Stamp) {
+        self.added.stamp(stamp);
     }
 
     /// Takes a heap tuple apart.
@@ -126,7 +136,8 @@ impl TupleReader {
     ) -> TupleRow<'_> {
         // SAFETY: the caller vouches for the tuple; the room was made for this descriptor.
         unsafe { ffi::deform_heap_tuple(tuple, descriptor, &mut self.values, &mut self.nulls) };
-        TupleRow { columns: &self.columns, values: &self.values, nulls: &self.nulls, toast }
+        let Self { columns, added, values, nulls } = self;
+        TupleRow { columns, added, values, nulls, toast }
     }
 
     /// The row in a slot all of whose attributes have been deformed.
@@ -142,7 +153,7 @@ impl TupleReader {
                 std::slice::from_raw_parts((*slot).tts_isnull, self.nulls.len()),
             )
         };
-        TupleRow { columns: &self.columns, values, nulls, toast: Toast::Fetch }
+        TupleRow { columns: &self.columns, added: &self.added, values, nulls, toast: Toast::Fetch }
     }
 }
 
@@ -152,15 +163,19 @@ impl TupleReader {
 /// reader resets after each row (see [`RowMemory`]).
 pub(super) struct TupleRow<'a> {
     columns: &'a [ColumnReader],
+    added: &'a Added,
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
     toast: Toast,
 }
 
 impl Row for TupleRow<'_> {
-    #[inline]
+    // Always: written where a value is made, it is not looked at twice what it is.
+    #[inline(always)]
     fn value(&self, column: usize) -> Value<'_> {
-        let Some(reader) = self.columns.get(column) else { return Value::Null };
+        let Some(reader) = self.columns.get(column) else {
+            return self.added.value(column - self.columns.len());
+        };
         let (Some(&datum), Some(false)) =
             (self.values.get(reader.attribute), self.nulls.get(reader.attribute))
         else {
@@ -178,7 +193,7 @@ impl TupleRow<'_> {
     /// # Safety
     ///
     /// `datum` is not NULL and of the type that `read` was made for.
-    #[inline]
+    #[inline(always)]
     unsafe fn read<'v>(&'v self, read: &'v Read, datum: pg_sys::Datum) -> Value<'v> {
         let bits = datum.value();
         match read {
@@ -306,7 +321,8 @@ impl DatumReader {
     ///
     /// `datum` is of the column's type and not NULL.
     pub(super) unsafe fn with_value<T>(&self, datum: pg_sys::Datum, body: impl FnOnce(Value<'_>) -> T) -> T {
-        let row = TupleRow { columns: &[], values: &[], nulls: &[], toast: Toast::Unchanged };
+        let row =
+            TupleRow { columns: &[], added: &Added::NONE, values: &[], nulls: &[], toast: Toast::Unchanged };
         // SAFETY: the caller vouches for the datum.
         body(unsafe { row.read(&self.0, datum) })
     }

@@ -42,7 +42,7 @@ impl CountingSink {
 impl Sink for CountingSink {
     fn load(&mut self, load: &Load, _: &dyn Watch) -> Result<Loaded, LoadError> {
         let start = Instant::now();
-        let bytes_sent = self.packer.pack(load, self.compression)?.len() as u64;
+        let bytes_sent = self.packer.pack(load, self.compression)?.body.len() as u64;
         let body_bytes = load.body_bytes() as u64;
         self.counts.loads.fetch_add(1, Ordering::Relaxed);
         self.counts.rows.fetch_add(load.rows, Ordering::Relaxed);
@@ -53,6 +53,10 @@ impl Sink for CountingSink {
 
     fn settle(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<LabelFate, LoadError> {
         Ok(LabelFate::Unknown)
+    }
+
+    fn occupy(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<(), LoadError> {
+        Ok(())
     }
 
     fn truncate(&mut self, _: &TargetTable, _: &dyn Watch) -> Result<(), StatementError> {

@@ -99,6 +99,13 @@ pub enum StatementError {
         /// The server's message.
         message: String,
     },
+    /// The server did what it was asked for, and then something else that takes it back.
+    Undone {
+        /// What was asked of it.
+        statement: String,
+        /// What became of it.
+        reason: String,
+    },
     /// The server answered with something that no StarRocks answers.
     Malformed {
         /// What was asked of it.
@@ -119,6 +126,7 @@ impl fmt::Display for StatementError {
             Self::Refused { statement, code, message } => {
                 write!(f, "could not execute \"{statement}\": error {code}: {message}")
             }
+            Self::Undone { statement, reason } => write!(f, "\"{statement}\" has been undone: {reason}"),
             Self::Malformed { statement, reason } => {
                 write!(f, "could not read the answer to \"{statement}\": {reason}")
             }

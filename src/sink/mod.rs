@@ -14,6 +14,8 @@
 //! ```
 
 mod counting;
+#[cfg(feature = "discard")]
+mod discard;
 mod error;
 mod load;
 mod pack;
@@ -51,6 +53,13 @@ pub trait Sink: Send {
     /// # Errors
     /// [`LoadError::Stopped`], or [`LoadError::NoFrontend`] when there is nobody to ask.
     fn settle(&mut self, database: &str, label: &Label, watch: &dyn Watch) -> Result<LabelFate, LoadError>;
+
+    /// Uses a label up, by a load that changes nothing. A load that the target has received under it and not begun yet, of a
+    /// worker that is gone, is refused when its turn comes.
+    ///
+    /// # Errors
+    /// As [`Sink::load`] and [`Sink::settle`].
+    fn occupy(&mut self, database: &str, label: &Label, watch: &dyn Watch) -> Result<(), LoadError>;
 
     /// Empties a table. No load of it may be in flight.
     ///
@@ -141,12 +150,16 @@ pub enum LabelFate {
 pub enum TableMatch {
     /// It was missing and has been created.
     Created,
-    /// It was there, and loads of the mirror fit into it. It is empty, or was made by a mirror.
+    /// It was there, and loads of the mirror fit into it. It is empty, or may have been made by a mirror.
     Fits,
+    /// It was there, a mirror has made it, and it has no other columns: another one may take its place.
+    Replaceable,
     /// It was there and fits, but it has rows, and no mirror made it: a copy must not empty it.
     Occupied,
     /// It was there, and is another table; the text says how it differs.
     Differs(String),
     /// The same, but a mirror has made it.
     Outdated(String),
+    /// The same, a mirror has made it, and it has no rows.
+    Unused(String),
 }

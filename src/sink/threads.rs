@@ -47,6 +47,13 @@ pub enum Job {
         /// The label.
         label: Label,
     },
+    /// Use the label up.
+    Occupy {
+        /// The target's database.
+        database: String,
+        /// The label.
+        label: Label,
+    },
     /// Create what is missing of the tables and their database, one after another, and compare the others.
     Prepare(Vec<Arc<TableSpec>>),
     /// Drop the tables and create them anew, one after another.
@@ -78,6 +85,8 @@ pub enum Outcome {
     Alter(TargetTable, Result<(), StatementError>),
     /// Of [`Job::Settle`].
     Settle(Label, Result<LabelFate, LoadError>),
+    /// Of [`Job::Occupy`].
+    Occupy(Label, Result<(), LoadError>),
     /// Of [`Job::Prepare`] and [`Job::Replace`]: one for each table, in the order of the job. It goes on after an error.
     Prepare(Vec<Prepared>),
     /// Of [`Job::Own`]: the row that was there before, and the step.
@@ -315,6 +324,10 @@ fn perform(sink: &mut dyn Sink, job: Job, watch: &dyn Watch) -> Outcome {
         Job::Settle { database, label } => {
             let result = sink.settle(&database, &label, watch);
             Outcome::Settle(label, result)
+        }
+        Job::Occupy { database, label } => {
+            let result = sink.occupy(&database, &label, watch);
+            Outcome::Occupy(label, result)
         }
         Job::Own { database, step } => {
             let result = sink.own(&database, &step, watch);

@@ -160,6 +160,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The id of the process that all others are children of.
+    pub(crate) fn postmaster(&self) -> Outcome<u32> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid"))?;
+        Ok(file.lines().next().unwrap_or_default().parse()?)
+    }
+
     /// Sends a signal to one process of the cluster, by its id.
     pub(crate) fn signal(&self, pid: i32, signal: &str) -> Outcome {
         let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status()?;

@@ -14,6 +14,7 @@ pub(crate) struct Comparison<'a> {
     target: &'a str,
     columns: Option<&'a [&'a str]>,
     filter: &'a str,
+    target_filter: &'a str,
 }
 
 /// A column as both sides know it.
@@ -30,7 +31,7 @@ impl<'a> Comparison<'a> {
     /// A table and its namesake: `sales.orders` is compared with `orders`.
     pub(crate) fn of(table: &'a str) -> Self {
         let target = table.rsplit('.').next().unwrap_or(table);
-        Self { source: table, target, columns: None, filter: "true" }
+        Self { source: table, target, columns: None, filter: "true", target_filter: "" }
     }
 
     /// With a table of another name.
@@ -51,6 +52,13 @@ impl<'a> Comparison<'a> {
     #[must_use]
     pub(crate) fn rows_where(mut self, filter: &'a str) -> Self {
         self.filter = filter;
+        self
+    }
+
+    /// Only the rows of the target for which this is true.
+    #[must_use]
+    pub(crate) fn target_where(mut self, filter: &'a str) -> Self {
+        self.target_filter = filter;
         self
     }
 
@@ -75,13 +83,14 @@ impl<'a> Comparison<'a> {
         )))
     }
 
-    /// The columns to compare, those of the primary key first. Without a key all columns make the key.
+    /// The columns to compare, those of the primary key first; generated ones are not mirrored. Without a key all columns make
+    /// the key.
     fn columns_of(&self, source: &mut Database) -> Outcome<Vec<Column>> {
         let rows = source.rows(&format!(
             "SELECT a.attname, a.atttypid::regtype::text, coalesce(a.attnum = ANY (i.indkey), false)
              FROM pg_catalog.pg_attribute a
              LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
-             WHERE a.attrelid = '{}'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+             WHERE a.attrelid = '{}'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
              ORDER BY 3 DESC, a.attnum",
             self.source.replace('\'', "''")
         ))?;
@@ -110,7 +119,13 @@ impl<'a> Comparison<'a> {
     /// Bytes come in hexadecimal digits; everything else is text.
     fn target_rows(&self, target: &mut Target, columns: &[Column]) -> Outcome<Vec<Normal>> {
         let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
-        let sql = format!("SELECT {} FROM {}", names.join(", "), target.table(self.target));
+        let filter = if self.target_filter.is_empty() { "" } else { " WHERE " };
+        let sql = format!(
+            "SELECT {} FROM {}{filter}{}",
+            names.join(", "),
+            target.table(self.target),
+            self.target_filter
+        );
         let mut rows = target.rows(&sql)?;
         if columns.iter().any(|column| column.type_name == "bytea") {
             let in_hexadecimal = target.rows_in_hexadecimal(&sql)?;

@@ -61,6 +61,12 @@ impl Control {
         self.request("POST", "fault", &fault.0.to_string()).map(drop)
     }
 
+    /// Whether any fault has not struck as often as it will.
+    pub(crate) fn has_faults(self) -> Outcome<bool> {
+        let faults = self.request("GET", "fault", "")?;
+        Ok(faults["faults"].as_array().is_some_and(|faults| !faults.is_empty()))
+    }
+
     /// Ends all faults.
     pub(crate) fn clear(self) -> Outcome {
         self.request("DELETE", "fault", "").map(drop)
@@ -79,6 +85,11 @@ impl Control {
     /// Loads, rows and bytes per table, and their totals.
     pub(crate) fn counts(self) -> Outcome<Value> {
         self.request("GET", "counts", "")
+    }
+
+    /// When each load came, with the keys in it; of a stand-in with `--arrivals on`.
+    pub(crate) fn arrivals(self) -> Outcome<Value> {
+        self.request("GET", "arrivals", "")
     }
 
     /// Rows of all loads that were committed.

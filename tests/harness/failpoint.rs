@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::account::Account;
 use super::{Failure, Outcome, wait_until};
 
-/// How long a process may take to come by.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may take to come by, with whatever runs beside it.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What becomes of the process that reaches a point.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -89,10 +89,14 @@ impl Pair {
         self.start_mirror_with(&format!("tables => {}", regclasses(tables)), "{}")
     }
 
-    /// Starts the pair's mirror with these named arguments and options, in the words of SQL.
+    /// Starts the pair's mirror with these named arguments and options, in the words of SQL. Asks again, as a user would,
+    /// when a TRUNCATE of several of its tables took them in another order and PostgreSQL broke the deadlock.
     pub(crate) fn start_mirror_with(&mut self, arguments: &str, options: &str) -> Outcome {
         let sql = self.start_statement(arguments, options);
-        self.source.execute(&sql)
+        match self.source.execute(&sql) {
+            Err(failure) if failure.to_string().contains("SQLSTATE 40P01") => self.source.execute(&sql),
+            outcome => outcome,
+        }
     }
 
     /// The statement of [`Pair::start_mirror_with`].

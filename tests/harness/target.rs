@@ -70,6 +70,16 @@ impl Target {
         Ok(!found.is_empty())
     }
 
+    /// The tables that are filled beside others, to take their places.
+    pub(crate) fn tables_beside(&mut self) -> Outcome<Vec<String>> {
+        let database = self.database.replace('\'', "''");
+        let found = self.rows(&format!(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = '{database}'"
+        ))?;
+        let names = found.into_iter().flatten().flatten();
+        Ok(names.filter(|name| name.starts_with("dbmazz_copy_of_")).collect())
+    }
+
     fn rows_as(&mut self, sql: &str, text: impl Fn(Vec<u8>) -> String) -> Outcome<Vec<TextRow>> {
         let mut rows = Vec::new();
         for row in self.connection.query_iter(sql).map_err(|error| told(error, sql))? {

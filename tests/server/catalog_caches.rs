@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::harness::{Outcome, Pair, wait_until};
-use crate::on_a_pair;
+use crate::harness::{Action, Outcome, Pair, Settings, wait_until};
+use crate::{on_a_pair, on_its_own_cluster};
 
 /// Holds changes back, lets `ddl` happen among them, and lets them go.
 fn with_a_backlog(pair: &mut Pair, ddl: &[&str]) -> Outcome {
@@ -139,5 +139,30 @@ fn an_addition_while_the_mirror_streams() {
             return Ok(());
         }
         pair.wait_and_compare(&["item"])
+    });
+}
+
+/// Somebody else's DDL invalidates relations at any moment: also between a look at the columns of a change and the change itself.
+#[test]
+fn a_change_whose_columns_are_invalidated_while_they_are_looked_at_is_not_lost() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        pair.source.execute(
+            "CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE other (id int);
+             CREATE TABLE parted (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+             CREATE TABLE parted_0 PARTITION OF parted DEFAULT",
+        )?;
+        pair.start_mirror(&["item", "parted"])?;
+        pair.wait_and_compare(&["item", "parted"])?;
+        for (number, table) in ["item", "parted"].into_iter().enumerate() {
+            // Forgets what was seen of the columns so far.
+            pair.source.execute(&format!("ALTER TABLE other ADD COLUMN a{number} int"))?;
+            let looks = pair.source.cluster().arm("columns_about_to_be_looked_at", Action::Wait, 0)?;
+            pair.source.execute(&format!("INSERT INTO {table} VALUES (1, 1)"))?;
+            looks.wait_until_reached()?;
+            pair.source.execute(&format!("ALTER TABLE other ADD COLUMN b{number} int"))?;
+            drop(looks);
+            pair.wait_and_compare(&["item", "parted"])?;
+        }
+        Ok(())
     });
 }

@@ -5,20 +5,21 @@
 //! other: most of them restart it. `DBMAZZ_TEST_SEED` repeats the random part of a run, `DBMAZZ_TEST_CASE` runs only the
 //! cases whose names contain it.
 
+mod case;
+mod points;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{
-    Action, Cluster, Comparison, Database, Failpoint, Fault, Outcome, Pair, Random, Settings, StopMode,
-    wait_until,
-};
-use crate::loads::assert_loads_are_sound;
+use self::case::{Case, at_each};
+pub(crate) use self::points::points;
+use self::points::*;
+use crate::harness::{Action, Comparison, Failpoint, Fault, Outcome, Pair, Settings, wait_until};
 use crate::on_its_own_cluster;
-use crate::workload::{TABLES, Writers, create_tables, tables_argument};
+use crate::workload::{TABLES, create_tables, tables_argument};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,190 +34,6 @@ const LARGE: &str = "BEGIN;
     UPDATE ledger SET amount = -amount WHERE memo LIKE 'large%' AND amount > 15000; COMMIT";
 /// Each row has a label.
 const SINGLE: &str = r#"{"batch_max_rows": 1}"#;
-
-/// Until the slot is there to stay.
-const BEFORE_SLOT: &[&str] = &[
-    "labels_opened",
-    "start_before_target_tables",
-    "start_after_target_tables",
-    "start_before_slot",
-    "start_slot_ephemeral",
-];
-/// Until rows are under way.
-const AFTER_SLOT: &[&str] = &[
-    "start_slot_persistent",
-    "holder_holding",
-    "start_plan_committed",
-    "copy_chunk_claimed",
-    "copy_load_read",
-];
-/// Until the first checkpoint.
-const COPY: &[&str] = &[
-    "copy_load_visible",
-    "copy_chunk_all_visible",
-    "copy_chunk_done",
-    "copy_all_done",
-    "copy_first_checkpoint",
-];
-/// While a copy that lost its snapshot takes another one.
-const RESUME: &[&str] = &["resume_snapshot_held", "resume_stock_taken", "resume_plan_committed"];
-/// While a table is copied again beside the stream, until it has joined it.
-const SYNC: &[&str] = &[
-    "sync_plan_committed",
-    "sync_copied",
-    "sync_near",
-    "sync_standing",
-    "sync_caught_up",
-    "sync_written_down",
-    "sync_tables_read",
-];
-/// Where rows are read that the log does not have whole.
-const COMPLETE: &[&str] = &["rows_to_complete", "rows_completed"];
-/// From a transaction in the log to the slot's new position.
-const STREAM: &[&str] = &[
-    "stream_transaction_decoded",
-    "stream_load_handed_out",
-    "stream_outcome_received",
-    "checkpoint_before_commit",
-    "checkpoint_committed",
-    "slot_confirmed",
-];
-/// While one transaction fills the memory.
-const LARGE_TRANSACTION: &[&str] = &["stream_waits_in_callback"];
-/// Around a TRUNCATE of the target.
-const TRUNCATE: &[&str] = &["truncate_before", "truncate_after"];
-/// While a target is altered.
-const ALTER: &[&str] = &["alter_drained", "definition_written", "alter_written_ahead", "alter_done"];
-/// Where labels are reserved and settled.
-const LABELS: &[&str] = &["labels_reserved", "labels_reserved_by_helper", "labels_settled"];
-/// While a mirror that is being paused writes down what it has.
-const PAUSE: &[&str] = &["farewell", "farewell_checkpointed"];
-/// In a drop, while the slot is there.
-const DROP_EARLY: &[&str] = &["drop_worker_stopped"];
-/// In a drop, when the slot is gone.
-const DROP_LATE: &[&str] = &["drop_slot_dropped"];
-
-/// All failpoints that the extension has.
-pub(crate) fn points() -> impl Iterator<Item = &'static str> {
-    let ours = [BEFORE_SLOT, AFTER_SLOT, COPY, RESUME, SYNC, COMPLETE, STREAM, LARGE_TRANSACTION];
-    let others = [TRUNCATE, ALTER, LABELS, PAUSE, DROP_EARLY, DROP_LATE];
-    ours.into_iter().chain(others).flatten().copied()
-}
-
-/// How the process at the point ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Blow {
-    Error,
-    Terminate,
-    Kill,
-    /// `pg_ctl stop -m immediate` while the process is at the point.
-    Stop,
-}
-
-const BLOWS: [Blow; 4] = [Blow::Error, Blow::Terminate, Blow::Kill, Blow::Stop];
-
-impl Blow {
-    const fn action(self) -> Action {
-        match self {
-            Self::Error => Action::Error,
-            Self::Terminate => Action::Terminate,
-            Self::Kill => Action::Kill,
-            Self::Stop => Action::Wait,
-        }
-    }
-}
-
-/// One case: a pair, a point of the code and a blow.
-struct Case<'a> {
-    pair: &'a mut Pair,
-    random: &'a mut Random,
-    point: &'a str,
-    blow: Blow,
-}
-
-impl Case<'_> {
-    /// Arms the point; it is passed fewer than `most` times before.
-    fn arm(&mut self, most: u64) -> Outcome<Failpoint> {
-        let passes = self.random.below(most);
-        self.pair.source.cluster().arm(self.point, self.blow.action(), passes)
-    }
-
-    /// Waits for the blow. Returns when the server takes connections, if it was away.
-    fn strike(&mut self, armed: Failpoint) -> Outcome {
-        armed.wait_until_reached()?;
-        match self.blow {
-            Blow::Error | Blow::Terminate => Ok(()),
-            Blow::Kill => {
-                // The postmaster ends every session, and only when ours is gone has it noticed.
-                wait_until("the postmaster has noticed", PATIENCE, || {
-                    Ok(self.pair.source.value("SELECT 1").is_err())
-                })?;
-                wait_until("the server is back", PATIENCE, || {
-                    Ok(self.pair.source.reconnect().and_then(|()| self.pair.source.value("SELECT 1")).is_ok())
-                })
-            }
-            Blow::Stop => {
-                self.pair.source.cluster().stop(StopMode::Immediate)?;
-                drop(armed);
-                self.pair.source.cluster().start_again()?;
-                self.pair.source.reconnect()
-            }
-        }
-    }
-
-    fn writers(&mut self) -> Writers {
-        Writers::start(&self.pair.source, self.random, 1)
-    }
-
-    /// A mirror that streams already.
-    fn streaming(&mut self, options: &str) -> Outcome {
-        create_tables(self.pair, 300)?;
-        self.pair.start_mirror_with(&tables_argument(), options)?;
-        self.pair.wait()
-    }
-
-    /// The clients write on for a while; then both sides must be equal.
-    fn settle(&mut self, writers: Writers) -> Outcome {
-        writers.wait_for(20)?;
-        writers.stop()?;
-        self.pair.wait_and_compare(&TABLES)?;
-        assert_loads_are_sound(self.pair)
-    }
-}
-
-/// Runs the scene for each point and blow.
-fn at_each(test: &str, points: &[&str], scene: fn(&mut Case<'_>) -> Outcome) {
-    let mut random = Random::announced(test);
-    let only = std::env::var("DBMAZZ_TEST_CASE").unwrap_or_default();
-    let settings = Settings::default().set("deadlock_timeout", "50ms");
-    let cluster = Cluster::start(&settings).map(Arc::new).unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(
-        cluster.log().contains("has been built with failpoints"),
-        "the extension has no failpoints: run make test-server, which builds it with them"
-    );
-    for point in points {
-        for blow in BLOWS {
-            let name = format!("{point}, {blow:?}");
-            if !name.contains(&only) {
-                continue;
-            }
-            println!("{test}: {name}");
-            let mut pair = Pair::new(&cluster).unwrap_or_else(|failure| panic!("{name}: {failure}"));
-            let database = pair.source.name().to_owned();
-            let outcome = scene(&mut Case { pair: &mut pair, random: &mut random, point, blow });
-            if let Err(failure) = outcome {
-                panic!("{name}: {failure}");
-            }
-            drop(pair);
-            drop_database(&cluster, &database).unwrap_or_else(|failure| panic!("{name}: {failure}"));
-        }
-    }
-}
-
-/// At each start the launcher looks into every database.
-fn drop_database(cluster: &Arc<Cluster>, name: &str) -> Outcome {
-    Database::connect(cluster, "postgres")?.execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-}
 
 /// The blow falls during the start or the copy.
 fn starting(case: &mut Case<'_>) -> Outcome {
@@ -269,7 +86,7 @@ fn a_blow_while_a_table_joins_the_stream_loses_nothing() {
         let writers = case.writers();
         let armed = case.arm(1)?;
         let mirror = case.pair.mirror().to_owned();
-        case.pair.source.execute(&format!("SELECT dbmazz_resync_table('{mirror}', 'leaf')"))?;
+        case.provoke(&format!("SELECT dbmazz_resync_table('{mirror}', 'leaf')"))?;
         case.strike(armed)?;
         case.settle(writers)
     });
@@ -289,7 +106,7 @@ fn a_blow_while_rows_are_read_from_the_source_loses_nothing() {
         case.pair.wait()?;
         let writers = case.writers();
         let armed = case.arm(1)?;
-        case.pair.source.execute("UPDATE moved SET id = id + 1000, v = 'w' WHERE id % 2 = 0")?;
+        case.provoke("UPDATE moved SET id = id + 1000, v = 'w' WHERE id % 2 = 0")?;
         case.strike(armed)?;
         case.settle(writers)?;
         case.pair.compare(&Comparison::of("moved"))
@@ -331,13 +148,80 @@ fn a_blow_within_a_large_transaction_loses_nothing() {
     });
 }
 
+/// The table that has a bad row is in error afterwards, and has all others.
+fn one_is_rejected(case: &mut Case<'_>, rows: u64) -> Outcome {
+    wait_until("the bad row is found", PATIENCE, || {
+        Ok(case.pair.table_state("narrow")?.as_deref() == Some("e"))
+    })?;
+    let rejected = "SELECT string_agg(\"row\"->>'id', ',') FROM dbmazz_rejected_row";
+    assert_eq!(case.pair.source.value(rejected)?, "777");
+    wait_until("the other rows are there", PATIENCE, || Ok(case.pair.target.count("narrow")? == rows))
+}
+
+const NARROW: &str = r#"{"column_map": {"public.narrow.v": "VARCHAR(8)"}}"#;
+const NARROW_ROWS: &str = "INSERT INTO narrow
+    SELECT n, CASE n WHEN 777 THEN 'much too long' ELSE 'fits' END FROM generate_series(1, 1000) n";
+
+#[test]
+fn a_blow_while_a_load_goes_in_parts_loses_nothing() {
+    at_each("bisection", BISECTION, |case| {
+        case.pair.source.execute("CREATE TABLE narrow (id int PRIMARY KEY, v text)")?;
+        create_tables(case.pair, 300)?;
+        let tables = tables_argument().replace("ARRAY[", "ARRAY['narrow', ");
+        case.pair.start_mirror_with(&tables, NARROW)?;
+        case.pair.wait()?;
+        let armed = case.arm(3)?;
+        case.provoke(NARROW_ROWS)?;
+        case.strike(armed)?;
+        one_is_rejected(case, 999)
+    });
+}
+
+#[test]
+fn a_blow_while_a_load_of_the_copy_goes_in_parts_loses_nothing() {
+    at_each("bisection of the copy", COPY_BISECTION, |case| {
+        case.pair.source.execute("CREATE TABLE narrow (id int PRIMARY KEY, v text)")?;
+        case.pair.source.execute(NARROW_ROWS)?;
+        let is_early = case.point == "copy_load_cut";
+        let armed = case.arm(if is_early { 3 } else { 1 })?;
+        case.pair.start_mirror_with("tables => ARRAY['narrow']::regclass[]", NARROW)?;
+        case.strike(armed)?;
+        one_is_rejected(case, 999)
+    });
+}
+
+#[test]
+fn a_blow_while_rejected_rows_are_tried_again_loses_nothing() {
+    at_each("retry of rejected rows", RETRY, |case| {
+        case.pair.source.execute("CREATE TABLE narrow (id int PRIMARY KEY, v text)")?;
+        let options = NARROW.replacen('{', r#"{"on_reject": "continue", "#, 1);
+        case.pair.start_mirror_with("tables => ARRAY['narrow']::regclass[]", &options)?;
+        case.pair.source.execute(NARROW_ROWS)?;
+        case.pair.wait()?;
+        let target = case.pair.target.table("narrow");
+        case.pair.target.execute(&format!("ALTER TABLE {target} MODIFY COLUMN v VARCHAR(100)"))?;
+        let armed = case.arm(1)?;
+        let retry = format!("SELECT dbmazz_retry_rejected('{}')", case.pair.mirror());
+        let retrying = elsewhere(case, retry.clone())?;
+        case.strike(armed)?;
+        let _ = retrying.join();
+        let none_is_left = "SELECT NOT EXISTS (SELECT FROM dbmazz_rejected_row)";
+        wait_until("the row is taken", PATIENCE, || {
+            // The mirror may be about to start.
+            let _ = case.pair.source.execute(&retry);
+            case.pair.source.is_true(none_is_left)
+        })?;
+        case.pair.wait_and_compare(&["narrow"])
+    });
+}
+
 #[test]
 fn a_blow_around_a_truncate_loses_nothing() {
     at_each("truncate", TRUNCATE, |case| {
         case.streaming(TINY)?;
         let writers = case.writers();
         let armed = case.arm(1)?;
-        case.pair.source.execute("TRUNCATE word")?;
+        case.provoke("TRUNCATE word")?;
         case.strike(armed)?;
         case.settle(writers)
     });
@@ -364,6 +248,28 @@ fn a_blow_while_a_target_is_altered_loses_nothing() {
         );
         case.strike(armed)?;
         case.settle(writers)
+    });
+}
+
+#[test]
+fn a_blow_while_a_publication_is_followed_loses_nothing() {
+    at_each("publication", PUBLICATION, |case| {
+        create_tables(case.pair, 300)?;
+        case.pair.source.execute(&format!(
+            "CREATE PUBLICATION followed FOR TABLE {};
+             CREATE TABLE late (id int PRIMARY KEY, v text);
+             INSERT INTO late SELECT n, 'v' FROM generate_series(1, 100) n",
+            TABLES.join(", ")
+        ))?;
+        case.pair.start_mirror_with("publication => 'followed'", TINY)?;
+        case.pair.wait()?;
+        let writers = case.writers();
+        let armed = case.arm(1)?;
+        case.provoke("ALTER PUBLICATION followed ADD TABLE late")?;
+        case.strike(armed)?;
+        case.pair.source.execute("UPDATE late SET v = 'w' WHERE id % 2 = 0")?;
+        case.settle(writers)?;
+        case.pair.wait_and_compare(&["late"])
     });
 }
 
@@ -496,7 +402,7 @@ fn a_drop_that_fails_after_the_slot_is_gone_is_no_silent_gap() {
     });
 }
 
-/// The names in the sources: each must be struck here.
+/// The names in the sources: each must be in one of the lists.
 fn points_in(directory: &Path, found: &mut BTreeSet<String>) -> Outcome {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -512,10 +418,10 @@ fn points_in(directory: &Path, found: &mut BTreeSet<String>) -> Outcome {
 }
 
 #[test]
-fn every_failpoint_of_the_sources_is_struck() -> Outcome {
+fn every_failpoint_of_the_sources_is_listed() -> Outcome {
     let mut found = BTreeSet::new();
     points_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join("postgres"), &mut found)?;
-    let struck: BTreeSet<String> = points().map(str::to_owned).collect();
-    assert_eq!(found, struck);
+    let listed = points().chain(crate::export::points::points()).chain(ELSEWHERE.iter().copied());
+    assert_eq!(found, listed.map(str::to_owned).collect::<BTreeSet<_>>());
     Ok(())
 }

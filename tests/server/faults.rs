@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::harness::{Control, Fault, Outcome, Pair, Proxy, StarRocks, Traffic, wait_until};
 use crate::loads::assert_loads_are_sound;
 use crate::{on_a_pair, shared_cluster};
@@ -206,9 +208,9 @@ fn a_truncate_that_is_cut_off_is_repeated_before_anything_else() {
 #[test]
 fn a_truncate_of_a_worker_that_died_does_not_strike_later_rows() {
     on_a_pair(|pair| {
-        let Some(control) = pair.control("slow truncate") else { return Ok(()) };
+        let Some(control) = pair.control("late truncate") else { return Ok(()) };
         mirrored_items(pair)?;
-        control.set(&Fault::once("slow_truncate").with(5000))?;
+        control.set(&Fault::once("late_statement").with(json!({"ms": 5000})))?;
         pair.source.execute("TRUNCATE item")?;
         write_some(pair, 1)?;
         wait_until("the table is being emptied", PATIENCE, || is_truncating(pair))?;

@@ -8,7 +8,7 @@ const TABLES: [&str; 2] = ["leaf", "word"];
 const ROUNDS: u32 = 8;
 const TRANSACTIONS: u32 = 40;
 
-fn create_tables(pair: &mut Pair) -> Outcome {
+pub(crate) fn create_tables(pair: &mut Pair) -> Outcome {
     pair.source.execute(
         "CREATE TABLE leaf (id int, part int, v text, big text, n numeric, PRIMARY KEY (id, part));
          ALTER TABLE leaf ALTER big SET STORAGE EXTERNAL;
@@ -19,7 +19,7 @@ fn create_tables(pair: &mut Pair) -> Outcome {
 }
 
 /// A transaction of one to six statements, sometimes rolled back in part or whole.
-fn transaction(random: &mut Random) -> String {
+pub(crate) fn transaction(random: &mut Random) -> String {
     let mut sql = String::from("BEGIN;");
     for _ in 0..=random.below(5) {
         match random.below(8) {
@@ -65,7 +65,7 @@ fn statement(random: &mut Random) -> String {
 }
 
 /// Something that must not matter.
-fn interrupt(pair: &mut Pair, random: &mut Random) -> Outcome {
+pub(crate) fn interrupt(pair: &mut Pair, random: &mut Random) -> Outcome {
     match random.below(6) {
         0 => {
             pair.call("dbmazz_pause_mirror")?;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::harness::{
     Action, Cluster, Control, Failpoint, Failure, Fault, Outcome, Pair, Random, Settings, StarRocks,
     StopMode, Target, wait_for, wait_until,
@@ -25,7 +27,7 @@ const CLIENTS: u32 = 3;
 const LEDGER_ROWS: u32 = 20_000;
 
 /// Faults of the stand-in, with the value that makes each strike soon. None of them refuses rows for good.
-const FAULTS: [(&str, Option<&str>); 24] = [
+const FAULTS: [(&str, Option<&str>); 25] = [
     ("cut_before_commit", None),
     ("cut_after_commit", None),
     ("publish_timeout", None),
@@ -41,10 +43,11 @@ const FAULTS: [(&str, Option<&str>); 24] = [
     ("garbage_bytes", None),
     ("cut_statement", Some("before")),
     ("cut_statement", Some("after")),
-    ("slow_truncate", None),
+    ("late_statement", None),
     ("too_many_versions", None),
     ("no_backend", None),
     ("delay_answer", None),
+    ("delay_begin", None),
     ("delay_continue", None),
     ("reset_on_refusal", None),
     ("close_be", None),
@@ -162,7 +165,8 @@ impl Soak {
                 let lasts = ["hang", "close_be"].contains(&kind);
                 let fault = if lasts { Fault::lasting(kind) } else { Fault::times(kind, times) };
                 self.control.set(&match (kind, value) {
-                    ("delay_answer" | "delay_continue" | "publish_timeout" | "slow_truncate", _) => fault.with(times * 200),
+                    ("delay_answer" | "delay_begin" | "delay_continue" | "publish_timeout", _) => fault.with(times * 200),
+                    ("late_statement", _) => fault.with(json!({"of": "TABLE", "ms": times * 200})),
                     (_, Some(value)) => fault.with(value),
                     (_, None) => fault,
                 })

@@ -290,3 +290,18 @@ fn an_upgrade_of_the_extension_does_not_disturb_a_running_mirror() {
         pair.wait_and_compare(&["item"])
     });
 }
+
+/// What an earlier mirror has made, and nobody has put rows into, is no reason to refuse.
+#[test]
+fn an_empty_target_of_an_earlier_mirror_is_made_anew_for_other_columns() {
+    on_a_pair(|pair| {
+        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY, v text)")?;
+        pair.start_mirror(&["item"])?;
+        pair.wait_and_compare(&["item"])?;
+        pair.call("dbmazz_drop_mirror")?;
+        pair.source.execute("ALTER TABLE item ADD COLUMN more int, ALTER COLUMN v TYPE int USING 1")?;
+        pair.source.execute("INSERT INTO item VALUES (1, 2, 3)")?;
+        pair.start_mirror(&["item"])?;
+        pair.wait_and_compare(&["item"])
+    });
+}

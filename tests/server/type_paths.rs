@@ -112,6 +112,7 @@ fn groups(pair: &mut Pair) -> Outcome<Vec<Group>> {
     pair.source.execute(values::MADE_TYPES)?;
     let mut groups = vec![
         Group { name: "numbers", families: values::numbers() },
+        Group { name: "decimals", families: values::decimals() },
         Group { name: "times", families: values::times() },
         Group { name: "texts", families: values::texts() },
         Group { name: "documents", families: values::documents() },

@@ -17,7 +17,7 @@ const VIEWS: &[(&str, &str)] = &[
     (
         "dbmazz_stat_table",
         "mirror relation target state snapshot_lsn inserts updates deletes truncates rows_loaded bytes_loaded \
-         last_load_at last_error",
+         last_load_at last_error rejected",
     ),
     (
         "dbmazz_progress_snapshot",

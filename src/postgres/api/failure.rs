@@ -9,37 +9,37 @@ use crate::postgres::encoding::own_text;
 
 /// Something that keeps a request from being done, and what would mend it.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(in crate::postgres) struct Failure {
     /// SQLSTATE.
-    pub(super) code: PgSqlErrorCode,
+    pub(in crate::postgres) code: PgSqlErrorCode,
     /// Primary message: no sentence.
-    pub(super) message: String,
+    pub(in crate::postgres) message: String,
     /// Facts, as sentences.
-    pub(super) detail: Option<String>,
+    pub(in crate::postgres) detail: Option<String>,
     /// Advice, as a sentence; if it can be, a command.
-    pub(super) hint: Option<String>,
+    pub(in crate::postgres) hint: Option<String>,
 }
 
 impl Failure {
     /// A failure that its message says all about.
-    pub(super) fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
+    pub(in crate::postgres) fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), detail: None, hint: None }
     }
 
     /// With facts.
-    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub(in crate::postgres) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
     /// With advice.
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(in crate::postgres) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// Message and detail in one text, for lists.
-    pub(super) fn summary(&self) -> String {
+    pub(in crate::postgres) fn summary(&self) -> String {
         match &self.detail {
             Some(detail) => format!("{} ({})", self.message, detail.trim_end_matches('.')),
             None => self.message.clone(),
@@ -47,13 +47,13 @@ impl Failure {
     }
 
     /// There is no such mirror.
-    pub(super) fn no_such_mirror(mirror: &str) -> Self {
+    pub(in crate::postgres) fn no_such_mirror(mirror: &str) -> Self {
         let message = format!("mirror \"{mirror}\" does not exist");
         Self::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
     }
 
     /// The library is not there from the server's start, so there is neither shared memory nor a launcher.
-    pub(super) fn not_preloaded() -> Self {
+    pub(in crate::postgres) fn not_preloaded() -> Self {
         let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
         Self::new(code, "dbmazz must be loaded by shared_preload_libraries")
             .detail("Mirrors are run by background workers that start with the server.")
@@ -61,7 +61,7 @@ impl Failure {
     }
 
     /// An argument that must not be NULL is.
-    pub(super) fn null_argument(name: &str) -> Self {
+    pub(in crate::postgres) fn null_argument(name: &str) -> Self {
         let code = PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
         Self::new(code, format!("argument \"{name}\" must not be null"))
     }

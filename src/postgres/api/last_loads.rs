@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::postgres::catalog::incarnation::Unsettled;
+use crate::postgres::labels;
 use crate::postgres::latch::{self, Waker};
 use crate::postgres::signal::SignalsBlocked;
 use crate::sink::starrocks::{StarRocksConfig, StarRocksSink};
-use crate::sink::{Event, Job, Label, LoadThreads, Outcome, Pace, SubmitError};
+use crate::sink::{Event, Job, LoadThreads, Outcome, Pace, SubmitError};
 
 /// Questions at a time: there are up to a thousand labels, nearly all of them never used.
 const THREADS: usize = 8;
@@ -31,54 +32,59 @@ pub(super) fn settle(
     mut config: StarRocksConfig,
     unsettled: &[Unsettled],
 ) -> Result<(), String> {
-    config.connect_timeout = config.connect_timeout.min(SILENCE);
-    let database = config.database.clone();
-    let mut jobs = unsettled.iter().flat_map(|earlier| {
-        (earlier.settled_until..earlier.reserved_until).map(|number| Job::Settle {
-            database: database.clone(),
-            label: Label { mirror: mirror.into(), incarnation: earlier.incarnation, number },
-        })
-    });
-    let mut held = jobs.next();
-    if held.is_none() {
+    if unsettled.is_empty() {
         return Ok(());
     }
+    config.connect_timeout = config.connect_timeout.min(SILENCE);
+    let database = config.database.clone();
     let waker = Waker::new().map_err(|problem| format!("could not create event descriptor: {problem}"))?;
-    let threads = start(config, &waker)?;
-    let began = Instant::now();
-    let mut answered = began;
-    let mut trouble = None;
-    let mut running = 0u64;
-    let mut next = 0;
-    while held.is_some() || running > 0 {
-        if let Some(job) = held.take() {
-            match threads.try_submit(next, job) {
-                Ok(()) => {
-                    (next, running) = (next + 1, running + 1);
-                    held = jobs.next();
+    let mut asking = Asking { threads: start(config, &waker)?, waker, began: Instant::now() };
+    unsettled
+        .iter()
+        .try_for_each(|earlier| labels::settle(mirror, &database, earlier, |jobs| asking.run(jobs)))
+}
+
+/// Threads that ask the target, and since when.
+struct Asking {
+    threads: LoadThreads,
+    waker: Waker,
+    began: Instant,
+}
+
+impl Asking {
+    /// Has jobs done, many at a time.
+    fn run(&mut self, jobs: Vec<Job>) -> Result<Vec<Outcome>, String> {
+        let mut jobs = jobs.into_iter().peekable();
+        let mut outcomes = Vec::new();
+        let (mut held, mut submitted, mut trouble) = (None, 0, None);
+        let mut answered = Instant::now();
+        while held.is_some() || jobs.peek().is_some() || submitted > outcomes.len() as u64 {
+            if let Some(job) = held.take().or_else(|| jobs.next()) {
+                match self.threads.try_submit(submitted, job) {
+                    Ok(()) => {
+                        submitted += 1;
+                        continue;
+                    }
+                    Err(SubmitError::Full(job)) => held = Some(job),
+                    Err(SubmitError::Ended(_)) => return Err("the threads that ask it have ended".to_owned()),
                 }
-                Err(SubmitError::Full(job)) => held = Some(job),
-                Err(SubmitError::Ended(_)) => return Err("the threads that ask it have ended".to_owned()),
+            }
+            match self.threads.try_recv() {
+                Some(Event::Done { outcome, .. }) => {
+                    outcomes.push(outcome);
+                    answered = Instant::now();
+                }
+                Some(Event::Retrying { reason, .. }) => trouble = Some(reason),
+                Some(Event::Recovered { .. }) => {}
+                Some(Event::Panicked { message, .. }) => return Err(message),
+                None if answered.elapsed() > SILENCE || self.began.elapsed() > TIMEOUT => {
+                    return Err(trouble.unwrap_or_else(|| "it has not answered in time".to_owned()));
+                }
+                None => latch::wait(Some(&self.waker), Duration::from_millis(100)),
             }
         }
-        match threads.try_recv() {
-            Some(Event::Done { outcome, .. }) => {
-                if let Outcome::Settle(_, Err(problem)) = outcome {
-                    return Err(problem.to_string());
-                }
-                running -= 1;
-                answered = Instant::now();
-            }
-            Some(Event::Retrying { reason, .. }) => trouble = Some(reason),
-            Some(Event::Recovered { .. }) => {}
-            Some(Event::Panicked { message, .. }) => return Err(message),
-            None if answered.elapsed() > SILENCE || began.elapsed() > TIMEOUT => {
-                return Err(trouble.unwrap_or_else(|| "it has not answered in time".to_owned()));
-            }
-            None => latch::wait(Some(&waker), Duration::from_millis(100)),
-        }
+        Ok(outcomes)
     }
-    Ok(())
 }
 
 fn start(config: StarRocksConfig, waker: &Waker) -> Result<LoadThreads, String> {

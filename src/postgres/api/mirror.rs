@@ -8,7 +8,8 @@ use pgrx::pg_sys::{self, panic::ErrorReport};
 use pgrx::prelude::*;
 use serde_json::Value;
 
-use super::check::{Preflight, Request, current_role, not_null};
+use super::arguments::{current_role, not_null};
+use super::check::{Preflight, Request};
 use super::failure::Failure;
 use super::pending;
 use super::release::claim_of;
@@ -43,7 +44,17 @@ fn dbmazz_start_mirror(
     if let Some(failure) = preflight.failure(name) {
         return Err(failure.into());
     }
-    let new = NewMirror { mirror: name, server, owner: role, publication, copy_rows, options: &options };
+    let copy_rows = copy_rows && preflight.from_export.is_none();
+    let all_tables = request.tables.is_none() && publication.is_none();
+    let new = NewMirror {
+        mirror: name,
+        server,
+        owner: role,
+        publication,
+        copy_rows,
+        all_tables,
+        options: &options,
+    };
     as_extension(|| write(&new, &preflight))?;
     for failure in &preflight.left_out {
         notice!("{}", failure.message);
@@ -144,7 +155,8 @@ fn dbmazz_resume_mirror(mirror: Option<&str>) -> Result<(), ErrorReport> {
 fn dbmazz_drop_mirror(mirror: Option<&str>, if_exists: Option<bool>) -> Result<(), ErrorReport> {
     let name = mirror.ok_or_else(|| Failure::null_argument("mirror"))?;
     sees_the_present()?;
-    let Some(row) = owned(name)? else {
+    let locked = as_extension(|| mirror::lock_to_delete(name));
+    let Some(row) = locked.map(|row| owned_by_caller(name, row)).transpose()? else {
         if if_exists == Some(true) {
             notice!("mirror \"{name}\" does not exist, skipping");
             return Ok(());
@@ -179,10 +191,18 @@ fn sees_the_present() -> Result<(), Failure> {
 
 /// A mirror, locked for the rest of the transaction, that the caller may do with as he likes.
 pub(super) fn owned(name: &str) -> Result<Option<MirrorRow>, Failure> {
-    let Some(row) = as_extension(|| mirror::lock(name)) else { return Ok(None) };
+    as_extension(|| mirror::lock(name)).map(|row| owned_by_caller(name, row)).transpose()
+}
+
+/// Likewise, and nobody is kept from anything: for calls that wait for a worker, which may have to write the row.
+pub(super) fn owned_and_not_locked(name: &str) -> Result<Option<MirrorRow>, Failure> {
+    as_extension(|| mirror::read(name)).map(|row| owned_by_caller(name, row)).transpose()
+}
+
+fn owned_by_caller(name: &str, row: MirrorRow) -> Result<MirrorRow, Failure> {
     // SAFETY: looks into the system caches. A superuser has the privileges of every role.
     if unsafe { pg_sys::has_privs_of_role(current_role(), row.owner) } {
-        return Ok(Some(row));
+        return Ok(row);
     }
     let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
     Err(Failure::new(code, format!("must be owner of mirror \"{name}\"")))

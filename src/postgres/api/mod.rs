@@ -12,16 +12,20 @@
 
 use pgrx::extension_sql_file;
 
+pub(super) mod arguments;
 mod check;
 mod drop_guard;
-mod failure;
+pub(super) mod failure;
 mod last_loads;
 mod mirror;
 mod pending;
+mod rejected;
 mod release;
+mod rewrite;
 mod stat;
 mod tables;
 mod validator;
+mod verify_export;
 mod wait;
 
 pub(super) use drop_guard::install as install_drop_guard;
@@ -31,4 +35,5 @@ extension_sql_file!("../../../sql/functions.sql", name = "functions", requires =
 extension_sql_file!("../../../sql/fdw.sql", name = "fdw", requires = ["functions"]);
 extension_sql_file!("../../../sql/event_trigger.sql", name = "event_trigger", requires = ["functions"]);
 extension_sql_file!("../../../sql/views.sql", name = "views", requires = ["functions"]);
+extension_sql_file!("../../../sql/import.sql", name = "import", requires = ["export"]);
 extension_sql_file!("../../../sql/grants.sql", name = "grants", finalize);

@@ -1,8 +1,9 @@
-//! A mirror that is dropped gives its claim to the target back: the row in `dbmazz_owner` goes.
+//! A mirror that is dropped gives its claim to the target back: the tables that were being filled to take the places of others
+//! are dropped, and the row in `dbmazz_owner` goes.
 //!
 //! Called just before the commit, right after the slot is gone. A target that cannot be reached keeps nobody from dropping
-//! a mirror: the row stays then, with a warning and an event, and the next mirror of that name on this server takes it
-//! over.
+//! a mirror: row and tables stay then, with a warning and an event that names them, and the next mirror of that name on this
+//! server takes the row over.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,12 @@ use crate::owner::server_name;
 use crate::postgres::catalog::event::{Event, Severity};
 use crate::postgres::catalog::identity::{self, Standing};
 use crate::postgres::catalog::mirror::MirrorRow;
-use crate::postgres::catalog::{as_extension, server};
+use crate::postgres::catalog::{as_extension, server, table};
 use crate::postgres::latch::{self, Waker};
 use crate::postgres::signal::SignalsBlocked;
 use crate::postgres::worker;
 use crate::sink::starrocks::{StarRocksConfig, release_claim};
+use crate::table::TargetTable;
 
 /// How long the target may take. A session is waiting for this.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Claim {
     config: StarRocksConfig,
     server: String,
+    /// Tables that are no mirror's targets, and nobody's once it is gone.
+    copies: Vec<TargetTable>,
 }
 
 /// The claim of a mirror; none when it never claimed, or its row may be another server's: a copy must not give back what
@@ -41,22 +45,49 @@ pub(super) fn claim_of(mirror: &str, row: &MirrorRow) -> Option<Claim> {
     }
     let mut config = as_extension(|| server::config(&row.server, row.owner)).ok()?;
     config.connect_timeout = config.connect_timeout.min(TIMEOUT);
-    Some(Claim { config, server: server_name(here.system_identifier, here.database_oid) })
+    let server = server_name(here.system_identifier, here.database_oid);
+    Some(Claim { config, server, copies: as_extension(|| table::copies(mirror)) })
 }
 
 /// Gives it back, if that can be done now.
 pub(super) fn release(mirror: &str, claim: Claim) {
+    let copies: Vec<String> = claim.copies.iter().map(TargetTable::to_string).collect();
     let Err(reason) = ask(mirror, claim) else { return };
-    let message = format!("the row of mirror \"{mirror}\" in dbmazz_owner at the target stays: {reason}");
+    let (message, detail) = told(mirror, &copies, &reason);
     let hint = "A mirror of the same name that this server starts into that database takes it over; before another server \
                 may, delete the row or resume its mirror.";
-    warning!("{message}");
+    match detail.clone() {
+        Some(detail) => {
+            ereport!(PgLogLevel::WARNING, PgSqlErrorCode::ERRCODE_WARNING, message.clone(), detail)
+        }
+        None => warning!("{message}"),
+    }
     // SAFETY: the transaction is still open, but its last statement has ended and taken its snapshot along; the one that is
     // pushed here is popped below, or by the abort after an error.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    as_extension(|| Event { hint: Some(hint), ..Event::of(mirror, Severity::Warning, &message) }.record());
+    as_extension(|| {
+        let event = Event::of(mirror, Severity::Warning, &message);
+        Event { detail: detail.as_deref(), hint: Some(hint), ..event }.record();
+    });
     // SAFETY: as above.
     unsafe { pg_sys::PopActiveSnapshot() };
+}
+
+/// What is said of a claim that is not given back, and of tables that were being filled.
+fn told(mirror: &str, copies: &[String], reason: &str) -> (String, Option<String>) {
+    if copies.is_empty() {
+        return (
+            format!("the row of mirror \"{mirror}\" in dbmazz_owner at the target stays: {reason}"),
+            None,
+        );
+    }
+    let message =
+        format!("not all that mirror \"{mirror}\" has at the target is gone, some of it stays: {reason}");
+    let tables = copies.join(", ");
+    let detail = format!(
+        "Its row in dbmazz_owner may be there, and tables that were being filled, which are to be dropped: {tables}."
+    );
+    (message, Some(detail))
 }
 
 fn ask(mirror: &str, claim: Claim) -> Result<(), String> {
@@ -69,7 +100,7 @@ fn ask(mirror: &str, claim: Claim) -> Result<(), String> {
         // The thread ends by itself when its time-outs are over; nobody joins it. A panic in it closes the channel.
         thread
             .spawn(move || {
-                let result = release_claim(&claim.config, &mirror, &claim.server);
+                let result = release_claim(&claim.config, &mirror, &claim.server, &claim.copies);
                 let _ = answer.send(result.map_err(|error| error.to_string()));
                 wake();
             })

@@ -1,10 +1,13 @@
-//! `dbmazz_starrocks_validator`: checks the options of servers and user mappings when they are written.
+//! `dbmazz_starrocks_validator`, `dbmazz_s3_validator`: check the options of servers and user mappings when they are
+//! written.
 
 use pgrx::pg_sys::{self, panic::ErrorReport};
 use pgrx::prelude::*;
 
 use super::failure::Failure;
-use crate::sink::starrocks::{OptionError, validate_mapping_options, validate_server_options};
+use crate::export::destination::s3;
+use crate::server_options::OptionError;
+use crate::sink::starrocks;
 
 /// Checks the options of an object of the wrapper. PostgreSQL calls it with the whole list of `name=value` after each
 /// CREATE and ALTER.
@@ -15,23 +18,61 @@ use crate::sink::starrocks::{OptionError, validate_mapping_options, validate_ser
 /// the role may not read.
 #[pg_extern(sql = false)]
 fn dbmazz_starrocks_validator(options: Vec<Option<String>>, catalog: pg_sys::Oid) -> Result<(), ErrorReport> {
-    let options: Vec<(String, String)> = options.iter().flatten().map(|option| pair(option)).collect();
-    validate(&options, catalog)?;
+    validate(&STARROCKS, &options, catalog)?;
     Ok(())
 }
 
-fn validate(options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Failure> {
+/// The same for `dbmazz_s3`.
+///
+/// # Errors
+///
+/// The same.
+#[pg_extern(sql = false)]
+fn dbmazz_s3_validator(options: Vec<Option<String>>, catalog: pg_sys::Oid) -> Result<(), ErrorReport> {
+    validate(&S3, &options, catalog)?;
+    Ok(())
+}
+
+type Check = fn(&[(String, String)]) -> Result<(), OptionError>;
+
+/// A wrapper: its name, how its options are checked, and which one of a user mapping names a file.
+struct Wrapper {
+    name: &'static str,
+    check_server: Check,
+    check_mapping: Check,
+    secret_file: &'static str,
+}
+
+const STARROCKS: Wrapper = Wrapper {
+    name: "dbmazz_starrocks",
+    check_server: starrocks::validate_server_options,
+    check_mapping: starrocks::validate_mapping_options,
+    secret_file: "password_file",
+};
+
+const S3: Wrapper = Wrapper {
+    name: "dbmazz_s3",
+    check_server: s3::validate_server_options,
+    check_mapping: s3::validate_mapping_options,
+    secret_file: "secret_file",
+};
+
+fn validate(wrapper: &Wrapper, options: &[Option<String>], catalog: pg_sys::Oid) -> Result<(), Failure> {
+    let options: Vec<(String, String)> = options.iter().flatten().map(|option| pair(option)).collect();
     if catalog == pg_sys::ForeignServerRelationId {
-        validate_server_options(options).map_err(failure)?;
-        check_file(options, "ca_file")
+        (wrapper.check_server)(&options).map_err(failure)?;
+        check_file(&options, "ca_file")
     } else if catalog == pg_sys::UserMappingRelationId {
-        validate_mapping_options(options).map_err(failure)?;
-        check_file(options, "password_file")
+        (wrapper.check_mapping)(&options).map_err(failure)?;
+        check_file(&options, wrapper.secret_file)
     } else {
         match options.first() {
             None => Ok(()),
             Some((name, _)) => Err(failure(OptionError::Unrecognized { name: name.clone(), valid: vec![] })
-                .hint("The foreign-data wrapper dbmazz_starrocks has options for servers and user mappings only.")),
+                .hint(format!(
+                    "The foreign-data wrapper {} has options for servers and user mappings only.",
+                    wrapper.name
+                ))),
         }
     }
 }

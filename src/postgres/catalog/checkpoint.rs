@@ -5,8 +5,8 @@ use pgrx::pg_sys;
 use super::incarnation::{from_hex, to_hex};
 use super::query;
 use crate::lsn::Lsn;
+use crate::postgres::compat;
 use crate::postgres::lsn_datum::LsnDatum;
-use crate::postgres::{compat, session};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,7 +92,7 @@ impl Written {
 
 /// Commits a checkpoint, together with what `body` writes, in a transaction of its own. Mirror worker.
 pub(in crate::postgres) fn commit(mirror: &str, checkpoint: &Checkpoint, body: impl FnOnce()) -> Written {
-    session::transaction(|| {
+    super::mirror::transaction(mirror, || {
         body();
         write(mirror, checkpoint);
     });

@@ -7,8 +7,10 @@ use super::query::{self, Row};
 /// A row of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::postgres) struct Chunk {
-    /// The source.
+    /// The mirrored table.
     pub(in crate::postgres) relid: pg_sys::Oid,
+    /// Whose blocks these are: the table itself, or a partition of it.
+    pub(in crate::postgres) leaf: pg_sys::Oid,
     /// Its number within the table, from 0 or 1 as the plan has it.
     pub(in crate::postgres) chunk: i32,
     /// The first block.
@@ -25,8 +27,9 @@ pub(in crate::postgres) struct Chunk {
 pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
     for chunk in chunks {
         query::run(
-            "INSERT INTO dbmazz.snapshot_chunk (mirror, relid, chunk, first_block, end_block, bytes, relfilenode)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO dbmazz.snapshot_chunk (mirror, relid, chunk, first_block, end_block, bytes, relfilenode,
+                 leaf)
+             VALUES ($1, $2, $3, $4, $5, $6, $7::oid, $8)",
             &[
                 mirror.into(),
                 chunk.relid.into(),
@@ -34,7 +37,9 @@ pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
                 i64::from(chunk.first_block).into(),
                 chunk.end_block.map(i64::from).into(),
                 chunk.bytes.cast_signed().into(),
-                chunk.relfilenode.into(),
+                // Zero for a table without rows of its own; as an OID that would be NULL.
+                i64::from(chunk.relfilenode.to_u32()).into(),
+                chunk.leaf.into(),
             ],
         );
     }
@@ -43,15 +48,34 @@ pub(in crate::postgres) fn insert_plan(mirror: &str, chunks: &[Chunk]) {
 /// Takes a chunk that nobody has, of a table that is not in error. Snapshot workers, in a transaction of its own.
 pub(in crate::postgres) fn claim(mirror: &str) -> Option<Chunk> {
     query::run_returning(
-        "UPDATE dbmazz.snapshot_chunk c SET state = 'd', started_at = pg_catalog.clock_timestamp(), rows_done = 0
-         FROM (SELECT w.relid, w.chunk
-               FROM dbmazz.snapshot_chunk w JOIN dbmazz.mirror_table t USING (mirror, relid)
-               WHERE w.mirror = $1 AND w.state = 'i' AND t.state <> 'e'
-               ORDER BY w.relid, w.chunk LIMIT 1
-               FOR UPDATE OF w SKIP LOCKED) free
-         WHERE c.mirror = $1 AND c.relid = free.relid AND c.chunk = free.chunk
-         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes, c.relfilenode",
+        // Materialized: as a part of the join the inner query could be run again, and find another row each time.
+        "WITH free AS MATERIALIZED (
+             SELECT w.relid, w.chunk
+             FROM dbmazz.snapshot_chunk w JOIN dbmazz.mirror_table t USING (mirror, relid)
+             WHERE w.mirror = $1 AND w.state = 'i' AND t.state <> 'e'
+             ORDER BY w.relid, w.chunk LIMIT 1
+             FOR UPDATE OF w SKIP LOCKED)
+         UPDATE dbmazz.snapshot_chunk c SET state = 'd', started_at = pg_catalog.clock_timestamp(), rows_done = 0
+         FROM free WHERE c.mirror = $1 AND c.relid = free.relid AND c.chunk = free.chunk
+         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes, c.relfilenode, c.leaf",
         &[mirror.into()],
+        from_row,
+    )
+}
+
+/// Takes another chunk of a table that nobody has, if there is one of at most so many bytes. Snapshot workers, in the
+/// transaction of [`claim`].
+pub(in crate::postgres) fn claim_another(mirror: &str, relid: pg_sys::Oid, most_bytes: u64) -> Option<Chunk> {
+    query::run_returning(
+        "WITH free AS MATERIALIZED (
+             SELECT relid, chunk FROM dbmazz.snapshot_chunk
+             WHERE mirror = $1 AND relid = $2 AND state = 'i' AND bytes <= $3
+             ORDER BY relid, chunk LIMIT 1
+             FOR UPDATE SKIP LOCKED)
+         UPDATE dbmazz.snapshot_chunk c SET state = 'd', started_at = pg_catalog.clock_timestamp(), rows_done = 0
+         FROM free WHERE c.mirror = $1 AND c.relid = free.relid AND c.chunk = free.chunk
+         RETURNING c.relid, c.chunk, c.first_block, c.end_block, c.bytes, c.relfilenode, c.leaf",
+        &[mirror.into(), relid.into(), i64::try_from(most_bytes).unwrap_or(i64::MAX).into()],
         from_row,
     )
 }
@@ -75,12 +99,14 @@ pub(in crate::postgres) fn add_rows(mirror: &str, relid: pg_sys::Oid, chunk: i32
     );
 }
 
-/// Writes down that all rows of a chunk, `rows` of them, are visible at the target. Snapshot workers.
-pub(in crate::postgres) fn complete(mirror: &str, relid: pg_sys::Oid, chunk: i32, rows: u64) {
+/// Writes down that all rows of chunks, `rows` of them, are visible at the target. Of several the first one counts them.
+/// Snapshot workers.
+pub(in crate::postgres) fn complete(mirror: &str, relid: pg_sys::Oid, chunks: &[i32], rows: u64) {
     query::run(
-        "UPDATE dbmazz.snapshot_chunk SET state = 'r', rows_done = $4, done_at = pg_catalog.clock_timestamp()
-         WHERE mirror = $1 AND relid = $2 AND chunk = $3",
-        &[mirror.into(), relid.into(), chunk.into(), rows.cast_signed().into()],
+        "UPDATE dbmazz.snapshot_chunk SET state = 'r', done_at = pg_catalog.clock_timestamp(),
+             rows_done = CASE WHEN chunk = ($3)[1] THEN $4 ELSE 0 END
+         WHERE mirror = $1 AND relid = $2 AND chunk = ANY ($3)",
+        &[mirror.into(), relid.into(), chunks.to_vec().into(), rows.cast_signed().into()],
     );
 }
 
@@ -107,12 +133,14 @@ pub(in crate::postgres) fn counts(mirror: &str, relid: pg_sys::Oid) -> (usize, u
     .unwrap_or_default()
 }
 
-/// The file that the chunks of a table are counted in; none when it has no chunks. Mirror worker.
-pub(in crate::postgres) fn relfilenode(mirror: &str, relid: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    query::row(
-        "SELECT relfilenode FROM dbmazz.snapshot_chunk WHERE mirror = $1 AND relid = $2 LIMIT 1",
+/// The relations that the chunks of a table are of, and the files that they are counted in, in the order of their numbers.
+/// Mirror worker.
+pub(in crate::postgres) fn files(mirror: &str, relid: pg_sys::Oid) -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
+    query::rows(
+        "SELECT DISTINCT leaf, relfilenode FROM dbmazz.snapshot_chunk
+         WHERE mirror = $1 AND relid = $2 ORDER BY leaf",
         &[mirror.into(), relid.into()],
-        |row| row.must(1),
+        |row| (row.must(1), row.must(2)),
     )
 }
 
@@ -139,5 +167,6 @@ fn from_row(row: &Row<'_>) -> Chunk {
         end_block: row.get(4).map(block),
         bytes: row.must::<i64>(5).cast_unsigned(),
         relfilenode: row.must(6),
+        leaf: row.must(7),
     }
 }

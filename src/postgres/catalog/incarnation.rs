@@ -2,6 +2,7 @@
 //! load has it, so that after a crash every label is known that the target could have heard of.
 
 use super::query;
+use crate::sink::Label;
 
 /// Numbers whose fate is not known yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -12,6 +13,13 @@ pub(in crate::postgres) struct Unsettled {
     pub(in crate::postgres) reserved_until: u64,
     /// The fate of every label below this number is known.
     pub(in crate::postgres) settled_until: u64,
+}
+
+impl Unsettled {
+    /// The label with one of its numbers.
+    pub(in crate::postgres) fn label(&self, mirror: &str, number: u64) -> Label {
+        Label { mirror: mirror.into(), incarnation: self.incarnation, number }
+    }
 }
 
 /// Begins an incarnation with its first block of numbers. Mirror worker.

@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use pgrx::pg_sys;
 use serde_json::Value;
 
-use super::query;
+use super::{partition, query};
 use crate::postgres::encoding;
 use crate::sink::starrocks::field_name;
 use crate::table::{Kind, TableSpec};
 
 /// How rows of one table are found.
 pub(in crate::postgres) struct Lookup {
-    /// `SELECT ctid FROM ONLY …`.
+    /// `SELECT tableoid, ctid FROM ONLY …`; from all partitions of a partitioned table.
     select: String,
     key: Vec<KeyColumn>,
 }
@@ -38,14 +38,15 @@ impl Lookup {
     /// When a type of the key cannot be compared.
     pub(in crate::postgres) fn new(spec: &TableSpec, relation: pg_sys::Relation) -> Result<Self, String> {
         // SAFETY: the caller has the relation open; names are copied at once.
-        let (schema, table) = unsafe {
+        let (schema, table, only) = unsafe {
+            let only = if partition::is_partitioned(relation) { "" } else { "ONLY " };
             let form = &*(*relation).rd_rel;
             let schema = pg_sys::get_namespace_name(form.relnamespace);
             if schema.is_null() {
                 return Err("its schema is gone".to_owned());
             }
             let table = CStr::from_ptr(form.relname.data.as_ptr());
-            (quoted(CStr::from_ptr(schema)), quoted(table))
+            (quoted(CStr::from_ptr(schema)), quoted(table), only)
         };
         let key = spec.key().iter().enumerate().map(|(number, column)| {
             let name = column.source.name.replace('"', "\"\"");
@@ -59,17 +60,22 @@ impl Lookup {
             })
         });
         Ok(Self {
-            select: format!("SELECT ctid FROM ONLY {schema}.{table} WHERE "),
+            select: format!("SELECT tableoid, ctid FROM {only}{schema}.{table} WHERE "),
             key: key.collect::<Result<_, String>>()?,
         })
     }
 
-    /// The row that has this key now: the beginning of a line, without its closing brace.
+    /// The row that has this key, the beginning of a line without its closing brace, under the active snapshot, and the relation
+    /// that it is in. Whoever fetches it must do that under the same one: a later version of the row is invisible to an earlier
+    /// snapshot.
     ///
     /// # Errors
     ///
     /// When the key is none of this table.
-    pub(in crate::postgres) fn find(&self, key: &[u8]) -> Result<Option<pg_sys::ItemPointerData>, String> {
+    pub(in crate::postgres) fn find(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<(pg_sys::Oid, pg_sys::ItemPointerData)>, String> {
         let malformed = || format!("could not read the key {}", String::from_utf8_lossy(key));
         let document = [key, b"}"].concat();
         let values: serde_json::Map<String, Value> =
@@ -84,7 +90,7 @@ impl Lookup {
             // Writing to a string cannot fail.
             let _ = write!(sql, "{and}{condition}{}", literal(&text, type_name));
         }
-        Ok(query::row(&sql, &[], |row| row.must(1)))
+        Ok(query::row_of_active_snapshot(&sql, |row| (row.must(1), row.must(2))))
     }
 }
 

@@ -10,6 +10,7 @@ use super::query::{self, Row};
 use crate::lsn::Lsn;
 use crate::postgres::encoding::own_text;
 use crate::postgres::lsn_datum::LsnDatum;
+use crate::postgres::session;
 use crate::postgres::shmem::MirrorState;
 
 /// A row of the table.
@@ -43,6 +44,8 @@ pub(in crate::postgres) struct NewMirror<'a> {
     pub(in crate::postgres) publication: Option<&'a str>,
     /// Whether the rows that are there already are copied.
     pub(in crate::postgres) copy_rows: bool,
+    /// Whether it is for all tables of the database.
+    pub(in crate::postgres) all_tables: bool,
     /// Options of the mirror.
     pub(in crate::postgres) options: &'a Value,
 }
@@ -62,6 +65,19 @@ pub(in crate::postgres) fn lock(mirror: &str) -> Option<MirrorRow> {
     query::run_returning(&sql, &[mirror.into()], from_row)
 }
 
+/// A mirror by name, locked until the end of the transaction against everyone, workers that write several rows included: it is
+/// about to be deleted. The weaker lock would let in a worker that wants to change the row later, and that the deletion waits for.
+pub(in crate::postgres) fn lock_to_delete(mirror: &str) -> Option<MirrorRow> {
+    let sql = format!("SELECT {COLUMNS} FROM dbmazz.mirror WHERE mirror = $1 FOR UPDATE");
+    query::run_returning(&sql, &[mirror.into()], from_row)
+}
+
+/// The mirrors of all tables of the database. Backends.
+pub(in crate::postgres) fn of_all_tables() -> Vec<(String, MirrorRow)> {
+    let sql = format!("SELECT {COLUMNS}, mirror FROM dbmazz.mirror WHERE all_tables ORDER BY mirror");
+    query::rows(&sql, &[], |row| (row.must(8), from_row(row)))
+}
+
 /// Names of the mirrors that are meant to have a worker. Any process.
 pub(in crate::postgres) fn enabled_mirrors() -> Vec<String> {
     query::rows("SELECT mirror FROM dbmazz.mirror WHERE enabled ORDER BY mirror", &[], |row| row.must(1))
@@ -77,14 +93,15 @@ pub(in crate::postgres) fn all_options() -> Vec<(String, Value)> {
 /// Writes down a new mirror; says no when somebody else has just done so. Backends.
 pub(in crate::postgres) fn insert(new: &NewMirror<'_>) -> bool {
     query::run(
-        "INSERT INTO dbmazz.mirror (mirror, server, owner, publication, copy_rows, options)
-         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb) ON CONFLICT DO NOTHING",
+        "INSERT INTO dbmazz.mirror (mirror, server, owner, publication, copy_rows, all_tables, options)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb) ON CONFLICT DO NOTHING",
         &[
             new.mirror.into(),
             new.server.into(),
             new.owner.into(),
             new.publication.into(),
             new.copy_rows.into(),
+            new.all_tables.into(),
             new.options.to_string().into(),
         ],
     ) == 1
@@ -118,6 +135,16 @@ pub(in crate::postgres) fn write_copy_lsn(mirror: &str, lsn: Option<Lsn>) {
         "UPDATE dbmazz.mirror SET copy_lsn = $2 WHERE mirror = $1",
         &[mirror.into(), lsn.map(LsnDatum).into()],
     );
+}
+
+/// Runs `body` in a transaction that writes more than one row about a mirror. Whoever drops the mirror locks its row first and
+/// then those; this does the same, so that they never wait for each other. For the same reason `body` writes the mirror's own
+/// row, if it does, before all others. Workers.
+pub(in crate::postgres) fn transaction<T>(mirror: &str, body: impl FnOnce() -> T) -> T {
+    session::transaction(|| {
+        query::run("SELECT FROM dbmazz.mirror WHERE mirror = $1 FOR KEY SHARE", &[mirror.into()]);
+        body()
+    })
 }
 
 /// Writes down the state of a mirror. With an error the time is noted, too; without one the last error stays. Worker.

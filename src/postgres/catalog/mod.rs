@@ -1,9 +1,10 @@
 //! The extension's own tables, and what the source's catalogs say about relations, servers and publications.
 //!
-//! * [`mirror`], [`table`], [`checkpoint`], [`identity`], [`incarnation`], [`chunk`], [`event`]: the tables of the schema `dbmazz`.
+//! * [`mirror`], [`table`], [`checkpoint`], [`identity`], [`incarnation`], [`chunk`], [`event`], [`rejected`]: the tables of the schema `dbmazz`.
 //!   Plain columns only, so that the decoding worker may use them: nothing there fills its caches with the present
 //!   state of a user's table.
 //! * [`relation`]: an open relation becomes a [`crate::table::TableSpec`]. Reads descriptor and system caches only.
+//! * [`partition`]: which tables are partitions of which.
 //! * [`server`], [`publication`], [`source`], [`sizes`]: foreign servers with their user mappings, publications, what the
 //!   server says about itself, and how long values are.
 //!
@@ -12,15 +13,20 @@
 
 use pgrx::pg_sys;
 
+use super::session;
+
 pub(super) mod checkpoint;
 pub(super) mod chunk;
 pub(super) mod event;
+pub(super) mod export;
 pub(super) mod identity;
 pub(super) mod incarnation;
 pub(super) mod lookup;
 pub(super) mod mirror;
+pub(super) mod partition;
 pub(super) mod publication;
-mod query;
+pub(in crate::postgres) mod query;
+pub(super) mod rejected;
 pub(super) mod relation;
 pub(super) mod server;
 pub(super) mod sizes;
@@ -37,16 +43,7 @@ pub(super) fn as_extension<T>(body: impl FnOnce() -> T) -> T {
     let nest_level = unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         let nest_level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            c"pg_catalog, pg_temp".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
+        session::set_for(pg_sys::GucAction::GUC_ACTION_SAVE, c"search_path", c"pg_catalog, pg_temp");
         let local = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
         pg_sys::SetUserIdAndSecContext(pg_sys::BOOTSTRAP_SUPERUSERID.into(), local);
         nest_level

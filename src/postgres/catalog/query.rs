@@ -9,34 +9,42 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiError, SpiHeapTupleData};
 
 /// One row of a result.
-pub(super) struct Row<'a>(SpiHeapTupleData<'a>);
+pub(in crate::postgres) struct Row<'a>(SpiHeapTupleData<'a>);
 
 impl Row<'_> {
     /// The column at `position`, counted from 1, or nothing when it is NULL.
-    pub(super) fn get<T: FromDatum + IntoDatum>(&self, position: usize) -> Option<T> {
+    pub(in crate::postgres) fn get<T: FromDatum + IntoDatum>(&self, position: usize) -> Option<T> {
         self.0.get(position).unwrap_or_else(|error| raise(&error))
     }
 
     /// A column that cannot be NULL.
-    pub(super) fn must<T: FromDatum + IntoDatum>(&self, position: usize) -> T {
+    pub(in crate::postgres) fn must<T: FromDatum + IntoDatum>(&self, position: usize) -> T {
         self.get(position).unwrap_or_else(|| raise(&SpiError::NoTupleTable))
     }
 }
 
 /// All rows of a query, under a snapshot taken now.
-pub(super) fn rows<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
+pub(in crate::postgres) fn rows<T>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(&Row<'_>) -> T,
+) -> Vec<T> {
     // SAFETY: called inside a transaction.
     under_snapshot(unsafe { pg_sys::GetTransactionSnapshot() }, || select(sql, arguments, read))
 }
 
 /// The first row of a query.
-pub(super) fn row<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Option<T> {
+pub(in crate::postgres) fn row<T>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+    read: impl Fn(&Row<'_>) -> T,
+) -> Option<T> {
     rows(sql, arguments, read).into_iter().next()
 }
 
 /// The first row of a query, as of now even where the transaction sees the past (REPEATABLE READ). A transaction that
 /// has written sees what its own snapshot shows.
-pub(super) fn latest_row<T>(
+pub(in crate::postgres) fn latest_row<T>(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
     read: impl Fn(&Row<'_>) -> T,
@@ -46,24 +54,29 @@ pub(super) fn latest_row<T>(
     under_snapshot(snapshot, || select(sql, arguments, read)).into_iter().next()
 }
 
+/// The first row of a query, under the snapshot that is active: what else is read under it belongs together.
+pub(super) fn row_of_active_snapshot<T>(sql: &str, read: impl Fn(&Row<'_>) -> T) -> Option<T> {
+    select(sql, &[], read).into_iter().next()
+}
+
 /// Whether a query has a row.
-pub(super) fn exists(sql: &str, arguments: &[DatumWithOid<'_>]) -> bool {
+pub(in crate::postgres) fn exists(sql: &str, arguments: &[DatumWithOid<'_>]) -> bool {
     row(sql, arguments, |_| ()).is_some()
 }
 
 /// Runs a statement that writes; returns how many rows it wrote.
-pub(super) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
+pub(in crate::postgres) fn run(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
     Spi::connect_mut(|client| client.update(sql, None, arguments).unwrap_or_else(|error| raise(&error)).len())
 }
 
 /// Runs a statement that writes at the end of a transaction, where no snapshot is active any more.
-pub(super) fn run_at_commit(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
+pub(in crate::postgres) fn run_at_commit(sql: &str, arguments: &[DatumWithOid<'_>]) -> usize {
     // SAFETY: called inside a transaction.
     under_snapshot(unsafe { pg_sys::GetTransactionSnapshot() }, || run(sql, arguments))
 }
 
 /// Runs a statement that writes and returns its first row.
-pub(super) fn run_returning<T>(
+pub(in crate::postgres) fn run_returning<T>(
     sql: &str,
     arguments: &[DatumWithOid<'_>],
     read: impl Fn(&Row<'_>) -> T,
@@ -74,7 +87,8 @@ pub(super) fn run_returning<T>(
     })
 }
 
-fn select<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
+/// All rows of a query, under the snapshot that is active.
+pub(super) fn select<T>(sql: &str, arguments: &[DatumWithOid<'_>], read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
     Spi::connect(|client| {
         let table = client.select(sql, None, arguments).unwrap_or_else(|error| raise(&error));
         table.map(|tuple| read(&Row(tuple))).collect()

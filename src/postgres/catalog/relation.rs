@@ -5,17 +5,25 @@
 //! of decoding, where the catalogs are those of the change (and user tables are out of bounds).
 
 use std::ffi::CStr;
-use std::fmt;
 
 use pgrx::PgTupleDesc;
 use pgrx::pg_sys;
 
 use super::super::{compat, encoding};
+use super::partition;
 use super::table::Layout;
 use crate::definition::Definition;
-use crate::options::Options;
-use crate::sink::starrocks::{ColumnUse, UnsupportedKey, kind_for_chosen_type, map_type};
-use crate::table::{APPENDED_ATTRIBUTES, APPENDED_KEY, Column, Kind, SourceColumn, TableSpec, TargetTable};
+use crate::options::{OnDelete, Options};
+use crate::sink::starrocks::{ColumnUse, kind_for_chosen_type, map_type};
+use crate::table::{
+    APPENDED_ATTRIBUTES, APPENDED_KEY, AddedColumn, Column, Kind, SourceColumn, TableSpec, TargetTable,
+};
+
+mod partitioned;
+mod problem;
+
+pub(in crate::postgres) use partitioned::describe_partition;
+pub(in crate::postgres) use problem::{Identity, RelationProblem};
 
 /// Which columns of a table are mirrored.
 #[derive(Clone, Copy, Debug)]
@@ -35,116 +43,12 @@ impl Columns<'_> {
     }
 }
 
-/// What `ALTER TABLE … REPLICA IDENTITY` says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::postgres) enum Identity {
-    /// The primary key.
-    Default,
-    /// An index.
-    Index,
-    /// The whole row.
-    Full,
-    /// Nothing.
-    Nothing,
-}
-
-/// Why a table cannot be mirrored as it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(in crate::postgres) enum RelationProblem {
-    /// The log does not say which row an UPDATE or DELETE is about, or the target would have no key.
-    NoKey(Identity),
-    /// The target cannot have such a key.
-    UnsupportedKey(UnsupportedKey),
-    /// A column of the key is computed.
-    GeneratedKey {
-        /// The column.
-        column: String,
-    },
-    /// The publication leaves out a column of the key.
-    KeyNotPublished {
-        /// The column.
-        column: String,
-    },
-    /// The target does not tell these two columns apart.
-    NamesDifferByCase {
-        /// The one that comes first.
-        first: String,
-        /// The other one.
-        second: String,
-    },
-    /// The target keeps this name, or a character in it, for itself.
-    ReservedName {
-        /// The column.
-        column: String,
-    },
-    /// A name is not valid in UTF-8.
-    NameNotUtf8,
-    /// A name is not ASCII, in a database that is not UTF8.
-    NameNotAscii,
-    /// The table is on its way out.
-    Gone,
-}
-
-impl RelationProblem {
-    /// What the table's owner can do about it: a full sentence. `table` is its name, quoted where it must be.
-    pub(in crate::postgres) fn hint(&self, table: &str) -> String {
-        match self {
-            Self::NoKey(Identity::Nothing) => {
-                format!("ALTER TABLE {table} REPLICA IDENTITY DEFAULT, and give it a primary key.")
-            }
-            Self::NoKey(_) => format!(
-                "ALTER TABLE {table} ADD PRIMARY KEY (…), or ALTER TABLE {table} REPLICA IDENTITY USING INDEX …."
-            ),
-            Self::UnsupportedKey(_) | Self::GeneratedKey { .. } => {
-                format!("Choose another unique index: ALTER TABLE {table} REPLICA IDENTITY USING INDEX ….")
-            }
-            Self::KeyNotPublished { .. } => {
-                format!("ALTER PUBLICATION … SET TABLE {table} with a column list that has the key.")
-            }
-            Self::NamesDifferByCase { .. } | Self::ReservedName { .. } => {
-                format!("ALTER TABLE {table} RENAME COLUMN …, or leave the table out of the mirror.")
-            }
-            Self::NameNotUtf8 | Self::NameNotAscii | Self::Gone => {
-                "Leave the table out of the mirror.".to_owned()
-            }
-        }
-    }
-}
-
-impl fmt::Display for RelationProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoKey(Identity::Nothing) => f.write_str("its replica identity is NOTHING"),
-            Self::NoKey(Identity::Full) => {
-                f.write_str("its replica identity is FULL and it has no primary key")
-            }
-            Self::NoKey(_) => f.write_str("it has no primary key and no replica identity index"),
-            Self::UnsupportedKey(problem) => problem.fmt(f),
-            Self::GeneratedKey { column } => write!(f, "column \"{column}\" of its key is generated"),
-            Self::KeyNotPublished { column } => {
-                write!(f, "column \"{column}\" of its key is not in the column list of the publication")
-            }
-            Self::NamesDifferByCase { first, second } => {
-                write!(f, "columns \"{first}\" and \"{second}\" differ only by case, which StarRocks ignores")
-            }
-            Self::ReservedName { column } => {
-                write!(f, "StarRocks does not allow \"{column}\" as the name of a column")
-            }
-            Self::NameNotUtf8 => f.write_str("a name in it is not valid UTF-8"),
-            Self::NameNotAscii => f.write_str(
-                "a name in it has characters beyond ASCII, and the encoding of the database is not UTF8",
-            ),
-            Self::Gone => f.write_str("its schema does not exist any more"),
-        }
-    }
-}
-
-impl std::error::Error for RelationProblem {}
-
 /// Describes an open relation and the table of the target that it is mirrored into.
 ///
 /// The key is the replica identity's index: the one that was chosen, or the primary key; with FULL, the primary key. A table
-/// that has none of these is appended to: its key is one that only the target has.
+/// that has none of these is appended to: its key is one that only the target has. A partitioned table has no changes of its
+/// own, so what counts of it is the index, and its partitions are compared with that ([`describe_partition`]). The options
+/// mean it by the name `known_as`, which is its own unless it was renamed since it joined a mirror.
 ///
 /// # Errors
 ///
@@ -156,15 +60,24 @@ impl std::error::Error for RelationProblem {}
 pub(in crate::postgres) unsafe fn describe(
     relation: pg_sys::Relation,
     target: TargetTable,
+    known_as: Option<&str>,
     options: &Options,
     columns: Columns<'_>,
 ) -> Result<TableSpec, RelationProblem> {
     // SAFETY: the caller vouches for the relation; its `rd_rel` is set for as long as it is open.
     let (form, relid) = unsafe { (&*(*relation).rd_rel, (*relation).rd_id) };
     // SAFETY: as above.
-    let key = unsafe { key_attributes(relation) }?;
+    let key = unsafe {
+        match key_attributes(relation)? {
+            none if none.is_empty() && partition::is_partitioned(relation) => {
+                partitioned::key_of_partitions(relation)?
+            }
+            key => key,
+        }
+    };
     let is_appended = key.is_empty();
     let source_name = source_name(form)?;
+    let known_as = known_as.unwrap_or(&source_name).to_owned();
     // SAFETY: as above; the descriptor lives as long as the relation is open, and is not released here.
     let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*relation).rd_att) };
 
@@ -183,7 +96,7 @@ pub(in crate::postgres) unsafe fn describe(
         if !columns.contain(attnum) {
             return Err(RelationProblem::KeyNotPublished { column: name });
         }
-        let column = describe_column(attribute, name, ColumnUse::Key, &spec.source_name, options)?;
+        let column = describe_column(attribute, name, ColumnUse::Key, &known_as, options)?;
         spec.columns.push(column);
     }
     for attribute in descriptor.iter() {
@@ -197,13 +110,30 @@ pub(in crate::postgres) unsafe fn describe(
         }
         let name = name_of(&attribute.attname)?;
         if is_appended && APPENDED_KEY.contains(&name.to_lowercase().as_str()) {
-            return Err(RelationProblem::ReservedName { column: name });
+            return Err(RelationProblem::NameOfAdded { column: name });
         }
-        let column = describe_column(attribute, name, ColumnUse::Value, &spec.source_name, options)?;
+        let column = describe_column(attribute, name, ColumnUse::Value, &known_as, options)?;
         spec.columns.push(column);
     }
+    add_columns(&mut spec, options)?;
     check_names(&spec.columns)?;
     Ok(spec)
+}
+
+/// Appends the columns that the mirror adds. The key of a table without one has a position already.
+fn add_columns(spec: &mut TableSpec, options: &Options) -> Result<(), RelationProblem> {
+    let is_wanted = |added: &AddedColumn| match added {
+        AddedColumn::Deleted => options.on_delete == OnDelete::Mark,
+        AddedColumn::Lsn => options.metadata_columns && !spec.is_appended(),
+        AddedColumn::CommittedAt => options.metadata_columns,
+    };
+    let added: Vec<AddedColumn> = AddedColumn::ALL.into_iter().filter(is_wanted).collect();
+    let is_taken = |column: &&Column| added.iter().any(|added| added.name() == column.name.to_lowercase());
+    if let Some(column) = spec.columns.iter().find(is_taken) {
+        return Err(RelationProblem::NameOfAdded { column: column.name.clone() });
+    }
+    spec.columns.extend(added.into_iter().map(AddedColumn::column));
+    Ok(())
 }
 
 /// `attnum` of the columns whose names are wanted.
@@ -226,6 +156,26 @@ pub(in crate::postgres) unsafe fn attribute_numbers(
 /// The columns of a table as a text that changes exactly when rows would have to be written in another way.
 pub(in crate::postgres) fn definition(spec: &TableSpec) -> String {
     Definition::of(spec).to_string()
+}
+
+/// Whether the log has whole rows of a relation.
+///
+/// # Safety
+///
+/// As [`describe`].
+pub(in crate::postgres) unsafe fn identity_is_full(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller vouches for the relation.
+    identity(unsafe { &*(*relation).rd_rel }) == Identity::Full
+}
+
+/// Whatever its access method is called: what writes the log as heap does can be decoded, and scanned by blocks.
+///
+/// # Safety
+///
+/// As [`describe`].
+pub(in crate::postgres) unsafe fn is_like_heap(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller vouches for the relation; the other one is a constant of the server.
+    unsafe { (*relation).rd_tableam == pg_sys::GetHeapamTableAmRoutine() }
 }
 
 /// How a relation is laid out.
@@ -264,6 +214,9 @@ unsafe fn key_attributes(relation: pg_sys::Relation) -> Result<Vec<i16>, Relatio
     let (identity, index) = unsafe {
         let identity = identity(&*(*relation).rd_rel);
         let index = match identity {
+            Identity::Default | Identity::Full | Identity::Nothing if partition::is_partitioned(relation) => {
+                compat::primary_key(relation)
+            }
             Identity::Nothing => pg_sys::InvalidOid,
             Identity::Full => compat::primary_key(relation),
             Identity::Default | Identity::Index => pg_sys::RelationGetReplicaIndex(relation),
@@ -327,7 +280,7 @@ fn describe_column(
     attribute: &pg_sys::FormData_pg_attribute,
     name: String,
     column_use: ColumnUse,
-    source_name: &str,
+    known_as: &str,
     options: &Options,
 ) -> Result<Column, RelationProblem> {
     let mut typmod = attribute.atttypmod;
@@ -336,7 +289,7 @@ fn describe_column(
     let source =
         SourceColumn { attnum: attribute.attnum, name: name.clone(), type_oid: base.to_u32(), typmod };
     let (kind, target_type) = map_type(&source, column_use).map_err(RelationProblem::UnsupportedKey)?;
-    let Some(chosen) = options.column_map.get(&format!("{source_name}.{name}")) else {
+    let Some(chosen) = options.column_map.get(&format!("{known_as}.{name}")) else {
         return Ok(Column { source, name, kind, target_type });
     };
     let kind = kind_for_chosen_type(kind, chosen, column_use);
@@ -367,4 +320,6 @@ fn is_reserved(folded: &str) -> bool {
     NAMES.contains(&folded)
         || PREFIXES.iter().any(|prefix| folded.starts_with(prefix))
         || folded.contains(['=', '<', '>', '!', '*'])
+        // These no load could name.
+        || folded.contains(|c: char| c.is_control())
 }

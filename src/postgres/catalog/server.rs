@@ -29,6 +29,8 @@ pub(in crate::postgres) enum ServerProblem {
         server: String,
         /// Its wrapper.
         wrapper: String,
+        /// The one that it should be.
+        wanted: String,
     },
     /// Neither the role nor PUBLIC has a user mapping.
     NoMapping {
@@ -97,10 +99,10 @@ impl fmt::Display for ServerProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { server } => write!(f, "server \"{server}\" does not exist"),
-            Self::OtherWrapper { server, wrapper } => {
+            Self::OtherWrapper { server, wrapper, wanted } => {
                 write!(
                     f,
-                    "server \"{server}\" belongs to foreign-data wrapper \"{wrapper}\", not \"{WRAPPER}\""
+                    "server \"{server}\" belongs to foreign-data wrapper \"{wrapper}\", not \"{wanted}\""
                 )
             }
             Self::NoMapping { server, role } => {
@@ -123,21 +125,35 @@ impl std::error::Error for ServerProblem {}
 ///
 /// When the server or the mapping is missing, is not of our wrapper, may not be used, or lacks an option.
 pub(in crate::postgres) fn config(server: &str, role: pg_sys::Oid) -> Result<StarRocksConfig, ServerProblem> {
-    let missing = || ServerProblem::Missing { server: server.to_owned() };
-    let name = CString::new(server).map_err(|_| missing())?;
-    // SAFETY: looks into the system cache; the answer is null or a struct in the current memory context.
-    let found =
-        unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref() }.ok_or_else(missing)?;
-    check_wrapper(found.fdwid, server)?;
-    check_usage(found.serverid, server, role)?;
-    let mapping = mapping_options(found.serverid, server, role)?;
-    // SAFETY: `options` is the list of that struct.
-    let mut options = unsafe { options_of(found.options) };
+    let (mut options, mapping) = options(server, role, WRAPPER)?;
     if !options.iter().any(|(name, _)| name == "database") {
         options.push(("database".to_owned(), current_database()));
     }
     StarRocksConfig::from_options(&options, &mapping)
         .map_err(|problem| ServerProblem::Option { server: server.to_owned(), problem })
+}
+
+/// The options of a server of the wrapper, and of the user mapping of `role`. Any process.
+///
+/// # Errors
+///
+/// When the server or the mapping is missing, is not of the wrapper, or may not be used.
+#[allow(clippy::type_complexity)] // Two lists of the same kind.
+pub(in crate::postgres) fn options(
+    server: &str,
+    role: pg_sys::Oid,
+    wrapper: &str,
+) -> Result<(Vec<(String, String)>, Vec<(String, String)>), ServerProblem> {
+    let missing = || ServerProblem::Missing { server: server.to_owned() };
+    let name = CString::new(server).map_err(|_| missing())?;
+    // SAFETY: looks into the system cache; the answer is null or a struct in the current memory context.
+    let found =
+        unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref() }.ok_or_else(missing)?;
+    check_wrapper(found.fdwid, server, wrapper)?;
+    check_usage(found.serverid, server, role)?;
+    let mapping = mapping_options(found.serverid, server, role)?;
+    // SAFETY: `options` is the list of that struct.
+    Ok((unsafe { options_of(found.options) }, mapping))
 }
 
 /// The name of the database that this process is connected to.
@@ -157,13 +173,14 @@ pub(in crate::postgres) fn role_name(role: pg_sys::Oid) -> String {
     unsafe { text(name) }
 }
 
-fn check_wrapper(wrapper: pg_sys::Oid, server: &str) -> Result<(), ServerProblem> {
+fn check_wrapper(wrapper: pg_sys::Oid, server: &str, wanted: &str) -> Result<(), ServerProblem> {
     // SAFETY: a server's wrapper exists as long as the server does; raises an error otherwise.
     let wrapper = unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) };
-    if wrapper == WRAPPER {
+    if wrapper == wanted {
         return Ok(());
     }
-    Err(ServerProblem::OtherWrapper { server: server.to_owned(), wrapper })
+    let wanted = wanted.to_owned();
+    Err(ServerProblem::OtherWrapper { server: server.to_owned(), wrapper, wanted })
 }
 
 fn check_usage(server: pg_sys::Oid, name: &str, role: pg_sys::Oid) -> Result<(), ServerProblem> {

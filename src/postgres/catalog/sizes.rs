@@ -27,7 +27,7 @@ pub(in crate::postgres) fn longest_in_statistics(relid: pg_sys::Oid, columns: &[
              LATERAL pg_catalog.unnest(pg_catalog.array_cat(
                  s.histogram_bounds::pg_catalog.text::pg_catalog.text[],
                  s.most_common_vals::pg_catalog.text::pg_catalog.text[])) v
-         WHERE c.oid = $1 AND NOT s.inherited AND s.attname = ANY ($2)
+         WHERE c.oid = $1 AND s.inherited = (c.relkind = 'p') AND s.attname = ANY ($2)
          GROUP BY s.attname ORDER BY 2 DESC LIMIT 1",
         &[relid.into(), columns.to_vec().into()],
         |row| Longest { column: row.must(1), bytes: row.must(2) },

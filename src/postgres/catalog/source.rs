@@ -60,6 +60,20 @@ pub(in crate::postgres) fn terminate(pid: i32) {
     query::row("SELECT pg_catalog.pg_terminate_backend($1)", &[pid.into()], |_| ());
 }
 
+/// Whether two replication slots can be created.
+pub(in crate::postgres) fn has_free_slots() -> bool {
+    query::exists(
+        "SELECT FROM pg_catalog.pg_replication_slots
+         HAVING count(*) + 2 <= pg_catalog.current_setting('max_replication_slots')::int",
+        &[],
+    )
+}
+
+/// Changes something that counts as one of the catalogs: whoever decodes the log makes a new view of them.
+pub(in crate::postgres) fn change_catalogs() {
+    query::run("UPDATE dbmazz.new_view SET views = views + 1", &[]);
+}
+
 /// Writes a message to the log, of no use but that its end is a position at which the log can be flushed.
 pub(in crate::postgres) fn emit_message() -> crate::lsn::Lsn {
     query::row("SELECT pg_catalog.pg_logical_emit_message(false, 'dbmazz', '')", &[], |row| {
@@ -68,12 +82,12 @@ pub(in crate::postgres) fn emit_message() -> crate::lsn::Lsn {
     .unwrap_or_default()
 }
 
-/// Permanent tables of the database, in the order of their names: ordinary, partitioned and partitions; none of the
-/// system's and none that an extension brought.
+/// Permanent tables of the database, in the order of their names: ordinary and partitioned ones, no partitions; none of
+/// the system's and none that an extension brought.
 pub(in crate::postgres) fn user_tables() -> Vec<pg_sys::Oid> {
     query::rows(
         "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
              AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')

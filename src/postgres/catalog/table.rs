@@ -1,11 +1,13 @@
 //! `dbmazz.mirror_table`: the tables of the mirrors, how far each has come, and what was done for it.
 
+mod copies;
+mod row;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::event::{Event, Severity};
-use super::query::{self, Row};
-use crate::definition::AlterStep;
+use super::query;
 use crate::lsn::Lsn;
 use crate::postgres::encoding::own_text;
 use crate::postgres::lsn_datum::LsnDatum;
@@ -13,172 +15,32 @@ use crate::postgres::shmem;
 use crate::snapshot::CatchUp;
 use crate::table::TargetTable;
 
-/// How far a table has come, in letters of `pg_subscription_rel`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::postgres) enum TableState {
-    /// `i`: known, nothing done.
-    Known,
-    /// `d`: its rows are being copied.
-    Copying,
-    /// `s`: copied, catching up.
-    CatchingUp,
-    /// `r`: in step.
-    Ready,
-    /// `e`: in error; it keeps no changes.
-    Error,
-}
-
-impl TableState {
-    const ALL: [Self; 5] = [Self::Known, Self::Copying, Self::CatchingUp, Self::Ready, Self::Error];
-
-    /// The letter of the table.
-    pub(in crate::postgres) const fn letter(self) -> char {
-        match self {
-            Self::Known => 'i',
-            Self::Copying => 'd',
-            Self::CatchingUp => 's',
-            Self::Ready => 'r',
-            Self::Error => 'e',
-        }
-    }
-
-    /// The state of a letter. The table allows no others than these.
-    fn of(letter: i8) -> Self {
-        Self::ALL.into_iter().find(|state| state.as_char() == letter).unwrap_or(Self::Error)
-    }
-
-    /// PostgreSQL's `"char"`.
-    const fn as_char(self) -> i8 {
-        self.letter() as i8
-    }
-}
-
-/// A row of the table.
-#[derive(Clone, Debug)]
-pub(in crate::postgres) struct MirrorTableRow {
-    /// The source.
-    pub(in crate::postgres) relid: pg_sys::Oid,
-    /// `schema.table` of the source when the mirror was started.
-    pub(in crate::postgres) source_name: String,
-    /// Where its rows go.
-    pub(in crate::postgres) target: TargetTable,
-    /// Whether pgoutput decodes it: row filter, column list, or operations left out.
-    pub(in crate::postgres) filtered: bool,
-    /// What the target was made for, by [`super::relation::definition`].
-    pub(in crate::postgres) definition: Option<String>,
-    /// How far it has come.
-    pub(in crate::postgres) state: TableState,
-    /// What the stream has to do for it, and up to where.
-    pub(in crate::postgres) catch_up: Option<(Lsn, CatchUp)>,
-    /// Where the definition begins.
-    pub(in crate::postgres) defined_at: DefinedAt,
-    /// How the relation was laid out there.
-    pub(in crate::postgres) layout: Layout,
-    /// What may not have been done at the target yet.
-    pub(in crate::postgres) altering: Vec<AlterStep>,
-}
-
-/// The first change that had a definition: the end of its transaction's commit, and its own place in the log. Changes are
-/// decoded in this order, always the same; one before this belongs to an earlier definition.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(in crate::postgres) struct DefinedAt {
-    /// Where the commit ends.
-    pub(in crate::postgres) commit: Lsn,
-    /// Where the change is.
-    pub(in crate::postgres) change: Lsn,
-}
-
-/// What tells whether rows of a relation can have got values that no change shows.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(in crate::postgres) struct Layout {
-    /// Numbers of columns that were ever given.
-    pub(in crate::postgres) natts: i16,
-    /// Its file: another one after every rewrite.
-    pub(in crate::postgres) file: pg_sys::Oid,
-}
-
-/// Another definition of a table, as it is written down before the target is altered.
-#[derive(Clone, Debug)]
-pub(in crate::postgres) struct NewDefinition {
-    /// The source.
-    pub(in crate::postgres) relid: pg_sys::Oid,
-    /// The definition.
-    pub(in crate::postgres) definition: String,
-    /// Where it begins.
-    pub(in crate::postgres) at: DefinedAt,
-    /// How the relation is laid out there.
-    pub(in crate::postgres) layout: Layout,
-    /// What has to be done at the target.
-    pub(in crate::postgres) steps: String,
-}
-
-impl MirrorTableRow {
-    /// Whether an earlier worker of this mirror has begun to copy it: rows at the target are the mirror's own.
-    pub(in crate::postgres) const fn has_begun(&self) -> bool {
-        self.definition.is_some()
-    }
-
-    /// Whether it waits for a copy, or is in the midst of one.
-    pub(in crate::postgres) fn wants_copy(&self) -> bool {
-        matches!(self.state, TableState::Known | TableState::Copying)
-    }
-}
-
-/// A table that joins a mirror.
-#[derive(Clone, Debug)]
-pub(in crate::postgres) struct NewTable {
-    /// The source.
-    pub(in crate::postgres) relid: pg_sys::Oid,
-    /// `schema.table` of the source.
-    pub(in crate::postgres) source_name: String,
-    /// Where its rows go.
-    pub(in crate::postgres) target: TargetTable,
-    /// Whether pgoutput decodes it.
-    pub(in crate::postgres) filtered: bool,
-}
-
-/// How the tables of a mirror stand, as of now.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::postgres) struct Standing {
-    /// Some table is in error.
-    pub(in crate::postgres) in_error: bool,
-    /// Every table is in step.
-    pub(in crate::postgres) all_ready: bool,
-}
-
-/// What has been done since the last time.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(in crate::postgres) struct Counters {
-    /// Rows inserted at the source.
-    pub(in crate::postgres) inserts: u64,
-    /// Rows updated at the source.
-    pub(in crate::postgres) updates: u64,
-    /// Rows deleted at the source.
-    pub(in crate::postgres) deletes: u64,
-    /// Times that the source was truncated.
-    pub(in crate::postgres) truncates: u64,
-    /// Rows loaded.
-    pub(in crate::postgres) rows_loaded: u64,
-    /// Bytes loaded, before compression.
-    pub(in crate::postgres) bytes_loaded: u64,
-}
+pub(in crate::postgres) use self::copies::{
+    abandoned_copies, copies, forget_abandoned_copy, has_abandoned_copies, write_copy,
+};
+use self::row::from_row;
+pub(in crate::postgres) use self::row::{
+    CopyTable, Counters, DefinedAt, Layout, MirrorTableRow, NewDefinition, NewTable, Standing, TableState,
+};
 
 /// The tables of a mirror, in the order of their names. Any process.
 pub(in crate::postgres) fn list(mirror: &str) -> Vec<MirrorTableRow> {
     query::rows(
         "SELECT relid, source_name, target_database, target_table, filtered, definition, state, catch_up_lsn, catch_up,
-             defined_commit, defined_change, natts, relfilenode, altering
+             defined_commit, defined_change, natts, relfilenode, altering, known_as, copy_table, copy_mark, partitioned,
+             published
          FROM dbmazz.mirror_table WHERE mirror = $1 ORDER BY source_name, relid",
         &[mirror.into()],
         from_row,
     )
 }
 
-/// Adds a table to a mirror. Backends.
+/// Adds a table to a mirror. Backends, mirror worker.
 pub(in crate::postgres) fn insert(mirror: &str, new: &NewTable) {
     query::run(
-        "INSERT INTO dbmazz.mirror_table (mirror, relid, source_name, target_database, target_table, filtered)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO dbmazz.mirror_table (mirror, relid, source_name, known_as, target_database, target_table, filtered,
+             partitioned, published)
+         VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8)",
         &[
             mirror.into(),
             new.relid.into(),
@@ -186,41 +48,94 @@ pub(in crate::postgres) fn insert(mirror: &str, new: &NewTable) {
             new.target.database.as_str().into(),
             new.target.table.as_str().into(),
             new.filtered.into(),
+            new.is_partitioned.into(),
+            new.published.as_deref().into(),
         ],
     );
 }
 
-/// The table of this database's mirrors that has the same target, by name of mirror and source; not `itself`. Backends.
+/// The table of this database's mirrors that has the same target, by name of mirror and source; not `itself`, of this
+/// mirror. One of the same mirror that has been dropped does not count: who follows waits until it has been let go. Backends,
+/// mirror worker.
 pub(in crate::postgres) fn with_target(
     target: &TargetTable,
     server: &str,
-    itself: Option<pg_sys::Oid>,
+    itself: Option<(&str, pg_sys::Oid)>,
 ) -> Option<(String, String)> {
+    let (mirror, relid) = itself.unzip();
     query::row(
         "SELECT t.mirror, t.source_name FROM dbmazz.mirror_table t JOIN dbmazz.mirror m USING (mirror)
-         WHERE t.target_database = $1 AND t.target_table = $2 AND m.server = $3 AND t.relid IS DISTINCT FROM $4",
-        &[target.database.as_str().into(), target.table.as_str().into(), server.into(), itself.into()],
+         WHERE t.target_database = $1 AND t.target_table = $2 AND m.server = $3 AND t.relid IS DISTINCT FROM $4
+             AND (t.mirror IS DISTINCT FROM $5 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.relid))",
+        &[
+            target.database.as_str().into(),
+            target.table.as_str().into(),
+            server.into(),
+            relid.into(),
+            mirror.into(),
+        ],
         |row| (row.must(1), row.must(2)),
     )
 }
 
-/// Takes a table out of a mirror. Backends.
+/// Takes a table out of a mirror. Backends, mirror worker.
 pub(in crate::postgres) fn remove(mirror: &str, relid: pg_sys::Oid) {
     super::chunk::clear_of(mirror, relid);
+    super::rejected::clear(mirror, relid);
+    copies::abandon(mirror, relid);
     query::run(
         "DELETE FROM dbmazz.mirror_table WHERE mirror = $1 AND relid = $2",
         &[mirror.into(), relid.into()],
     );
 }
 
-/// Writes down that a table is wanted anew, also one in error. Backends.
-pub(in crate::postgres) fn copy_again(mirror: &str, relid: pg_sys::Oid, filtered: bool) {
+/// Takes a table out of its mirror that has been dropped at the source. Workers.
+pub(in crate::postgres) fn let_go(mirror: &str, relid: pg_sys::Oid) {
+    copies::abandon(mirror, relid);
+    let gone = query::run_returning(
+        "DELETE FROM dbmazz.mirror_table WHERE mirror = $1 AND relid = $2
+         RETURNING source_name, target_database || '.' || target_table",
+        &[mirror.into(), relid.into()],
+        |row| (row.must::<String>(1), row.must::<String>(2)),
+    );
+    let Some((source_name, target)) = gone else { return };
     super::chunk::clear_of(mirror, relid);
+    let message = format!("table \"{source_name}\" has been dropped, and has left the mirror");
+    let detail = format!("The target table \"{target}\" stays as it is.");
+    let event = Event { relid: Some(relid), ..Event::of(mirror, Severity::Info, &message) };
+    Event { detail: Some(&detail), ..event }.record();
+    log!("mirror \"{mirror}\": {message}");
+}
+
+/// Writes down that a table is called otherwise at the source. Workers.
+pub(in crate::postgres) fn rename(mirror: &str, relid: pg_sys::Oid, name: &str) {
+    let renamed = query::run(
+        "UPDATE dbmazz.mirror_table SET source_name = $3
+         WHERE mirror = $1 AND relid = $2 AND source_name IS DISTINCT FROM $3",
+        &[mirror.into(), relid.into(), name.into()],
+    );
+    if renamed == 1 {
+        let message = format!("a table is called \"{name}\" from now on");
+        let detail = "Its target table keeps its name.";
+        let event = Event { relid: Some(relid), ..Event::of(mirror, Severity::Info, &message) };
+        Event { detail: Some(detail), ..event }.record();
+    }
+}
+
+/// Writes down that a table is wanted anew, also one in error, and what is published of it. Backends, mirror worker.
+pub(in crate::postgres) fn copy_again(
+    mirror: &str,
+    relid: pg_sys::Oid,
+    filtered: bool,
+    published: Option<&str>,
+) {
+    super::chunk::clear_of(mirror, relid);
+    super::rejected::clear(mirror, relid);
     query::run(
-        "UPDATE dbmazz.mirror_table SET state = 'i', filtered = $3, last_error = NULL, catch_up_lsn = NULL,
-             catch_up = NULL, snapshot_lsn = NULL
+        "UPDATE dbmazz.mirror_table SET state = 'i', filtered = $3, published = $4, last_error = NULL,
+             catch_up_lsn = NULL, catch_up = NULL, snapshot_lsn = NULL
          WHERE mirror = $1 AND relid = $2",
-        &[mirror.into(), relid.into(), filtered.into()],
+        &[mirror.into(), relid.into(), filtered.into(), published.into()],
     );
 }
 
@@ -242,7 +157,11 @@ pub(in crate::postgres) fn write_state(
 pub(in crate::postgres) fn fail(mirror: &str, relid: pg_sys::Oid, source_name: &str, reason: &str) {
     write_state(mirror, relid, TableState::Error, Some(reason));
     let message = format!("table \"{source_name}\" has been put into error: {reason}");
-    let hint = "Mend the cause, then copy the table again with dbmazz_resync_table.";
+    let hint = if super::rejected::exist(mirror, relid) {
+        "The rows refused are in dbmazz_rejected_row.  Mend the cause, then copy the table again with dbmazz_resync_table."
+    } else {
+        "Mend the cause, then copy the table again with dbmazz_resync_table."
+    };
     Event { relid: Some(relid), hint: Some(hint), ..Event::of(mirror, Severity::Error, &message) }.record();
     warning!("mirror \"{mirror}\": {message}");
     shmem::note_error(mirror, &message);
@@ -269,7 +188,7 @@ pub(in crate::postgres) fn set_caught_up(
 ) -> bool {
     query::run(
         "UPDATE dbmazz.mirror_table SET state = 's', snapshot_lsn = $3, catch_up_lsn = $4, catch_up = $5,
-             last_error = NULL
+             last_error = NULL, copy_table = NULL, copy_mark = NULL
          WHERE mirror = $1 AND relid = $2 AND state = 'd'",
         &[
             mirror.into(),
@@ -303,6 +222,7 @@ pub(in crate::postgres) fn write_catch_up(mirror: &str, relid: pg_sys::Oid, unti
 /// there and not in error. Any process.
 pub(in crate::postgres) fn begin_anew(mirror: &str, relid: pg_sys::Oid) -> bool {
     super::chunk::clear_of(mirror, relid);
+    super::rejected::clear(mirror, relid);
     query::run(
         "UPDATE dbmazz.mirror_table SET state = 'i', catch_up_lsn = NULL, catch_up = NULL, snapshot_lsn = NULL
          WHERE mirror = $1 AND relid = $2 AND state <> 'e'",
@@ -310,18 +230,28 @@ pub(in crate::postgres) fn begin_anew(mirror: &str, relid: pg_sys::Oid) -> bool 
     ) == 1
 }
 
-/// Writes down the columns that the target was made for. Whoever leads the copy.
+/// Writes down the columns that the target was made for, and where the copy goes. Whoever leads the copy.
 pub(in crate::postgres) fn write_definition(
     mirror: &str,
     relid: pg_sys::Oid,
     definition: &str,
     layout: Layout,
+    copy: Option<&CopyTable>,
 ) {
+    let (table, mark) = copy.map(|copy| (copy.table.as_str(), copy.mark.as_str())).unzip();
     query::run(
         "UPDATE dbmazz.mirror_table SET definition = $3, natts = $4, relfilenode = $5, defined_commit = NULL,
-             defined_change = NULL, altering = NULL
+             defined_change = NULL, altering = NULL, copy_table = $6, copy_mark = $7
          WHERE mirror = $1 AND relid = $2",
-        &[mirror.into(), relid.into(), definition.into(), layout.natts.into(), layout.file.into()],
+        &[
+            mirror.into(),
+            relid.into(),
+            definition.into(),
+            layout.natts.into(),
+            layout.file.into(),
+            table.into(),
+            mark.into(),
+        ],
     );
 }
 
@@ -399,30 +329,4 @@ pub(in crate::postgres) fn standing(mirror: &str) -> Option<Standing> {
         &[mirror.into()],
         |row| Standing { in_error: row.must(1), all_ready: row.must(2) },
     )
-}
-
-fn from_row(row: &Row<'_>) -> MirrorTableRow {
-    MirrorTableRow {
-        relid: row.must(1),
-        source_name: row.must(2),
-        target: TargetTable { database: row.must(3), table: row.must(4) },
-        filtered: row.must(5),
-        definition: row.get(6),
-        state: TableState::of(row.must(7)),
-        catch_up: row.get::<LsnDatum>(8).zip(row.get::<String>(9)).map(|(lsn, text)| {
-            let catch_up = CatchUp::parse(&text).unwrap_or_else(|problem| error!("{problem}"));
-            (lsn.0, catch_up)
-        }),
-        defined_at: DefinedAt {
-            commit: row.get::<LsnDatum>(10).map_or(Lsn::INVALID, |lsn| lsn.0),
-            change: row.get::<LsnDatum>(11).map_or(Lsn::INVALID, |lsn| lsn.0),
-        },
-        layout: Layout {
-            natts: row.get(12).unwrap_or_default(),
-            file: row.get(13).unwrap_or(pg_sys::InvalidOid),
-        },
-        altering: row.get::<String>(14).map_or_else(Vec::new, |steps| {
-            serde_json::from_str(&steps).unwrap_or_else(|problem| error!("could not read steps: {problem}"))
-        }),
-    }
 }

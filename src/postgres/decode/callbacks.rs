@@ -9,9 +9,10 @@ use std::ffi::{CStr, c_char, c_int};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::super::compat;
+use super::super::{compat, ffi};
 use super::context::Behind;
-use super::mirrored::Route;
+use super::partition::Way;
+use super::table_event;
 use crate::lsn::Lsn;
 
 type Context = *mut pg_sys::LogicalDecodingContext;
@@ -33,7 +34,7 @@ pub(super) unsafe extern "C-unwind" fn begin(ctx: Context, txn: Txn) {
     // SAFETY: called by the server with its own context and transaction.
     unsafe {
         let here = behind(ctx);
-        here.feed.begin(Lsn((*txn).end_lsn), (*txn).xid.into_inner());
+        here.feed.begin(Lsn((*txn).end_lsn), (*txn).xid.into_inner(), compat::commit_time(txn));
         if here.feed.has_filtered_tables()
             && let Some(original) = here.originals.begin
         {
@@ -53,10 +54,11 @@ pub(super) unsafe extern "C-unwind" fn change(
     // through `write`, no reference to the feed is held.
     unsafe {
         let here = behind(ctx);
-        match here.feed.route((*relation).rd_id.to_u32()) {
-            Route::Skip => here.feed.skipped(),
-            Route::Own => here.feed.change(relation, change),
-            Route::Pgoutput => {
+        match here.feed.way(relation) {
+            Way::Skip => here.feed.skipped((*relation).rd_id.to_u32()),
+            Way::Own => here.feed.change(relation, change),
+            Way::Partition(root) => here.feed.change_of_partition(relation, root, change),
+            Way::Pgoutput => {
                 here.feed.expect_messages_about(relation);
                 if let Some(original) = here.originals.change {
                     pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, relation, change));
@@ -79,16 +81,9 @@ pub(super) unsafe extern "C-unwind" fn truncate(
     // ones are published with TRUNCATE.
     unsafe {
         let all = std::slice::from_raw_parts(relations, usize::try_from(count).unwrap_or_default());
-        let mut has_filtered = false;
-        for relation in all {
-            let relid = (**relation).rd_id.to_u32();
-            match behind(ctx).feed.route(relid) {
-                Route::Skip => {}
-                Route::Own => behind(ctx).feed.truncate(relid),
-                Route::Pgoutput => has_filtered = true,
-            }
-        }
-        if has_filtered && let Some(original) = behind(ctx).originals.truncate {
+        if behind(ctx).feed.truncated(all)
+            && let Some(original) = behind(ctx).originals.truncate
+        {
             pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, count, relations, change));
         }
     }
@@ -104,16 +99,29 @@ pub(super) unsafe extern "C-unwind" fn commit(ctx: Context, txn: Txn, commit_lsn
         {
             pg_sys::ffi::pg_guard_ffi_boundary(|| original(ctx, txn, commit_lsn));
         }
+        behind(ctx).feed.compare_partitions(txn);
         behind(ctx).feed.commit(Lsn((*txn).end_lsn), compat::commit_time(txn));
     }
 }
 
-/// A message of `pg_logical_emit_message`. Only those of the extension's event trigger are of interest.
+/// Asked for each record, whether changes of this origin are wanted. They all are; what is left out is of tables that are not
+/// mirrored.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn filter(ctx: Context, _origin: pg_sys::RepOriginId) -> bool {
+    // SAFETY: called by the server with its own context, whose reader stands on the record.
+    unsafe {
+        let Some(file) = ffi::file_of_change((*ctx).reader) else { return false };
+        behind(ctx).feed.unmirrored.leaves_out(ctx, file)
+    }
+}
+
+/// A message of `pg_logical_emit_message`. Only those of the extension's event triggers are of interest: their place among
+/// the rows says when a table changed without a row that would show it.
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn message(
     ctx: Context,
     _txn: Txn,
-    _lsn: pg_sys::XLogRecPtr,
+    lsn: pg_sys::XLogRecPtr,
     is_transactional: bool,
     prefix: *const c_char,
     size: pg_sys::Size,
@@ -122,13 +130,12 @@ pub(super) unsafe extern "C-unwind" fn message(
     // SAFETY: the server gives a prefix that ends with a zero, and a message of that size.
     let (prefix, message) =
         unsafe { (CStr::from_ptr(prefix), std::slice::from_raw_parts(message.cast::<u8>(), size)) };
-    if !is_transactional || prefix != c"dbmazz_rewritten" {
+    if !is_transactional || prefix != table_event::PREFIX {
         return;
     }
-    let relid = str::from_utf8(message).ok().and_then(|text| text.parse().ok());
-    if let Some(relid) = relid {
+    if let Some(event) = table_event::parse(message) {
         // SAFETY: called by the server with its own context.
-        unsafe { behind(ctx) }.feed.rewritten(relid);
+        unsafe { behind(ctx) }.feed.take_event(event, Lsn(lsn));
     }
 }
 

@@ -42,7 +42,8 @@ impl Decoder {
     /// # Errors
     ///
     /// Raises PostgreSQL's own errors when the slot is missing, taken or invalidated.
-    pub(in super::super) fn start(slot: &str, publication: Option<&str>, start: Lsn, feed: Feed) -> Self {
+    pub(in super::super) fn start(slot: &str, publication: Option<&str>, start: Lsn, mut feed: Feed) -> Self {
+        feed.filtered.publication = publication.and_then(|name| CString::new(name).ok());
         let slot = CString::new(slot).unwrap_or_default();
         // SAFETY: this process holds no slot; the transaction has no xid, and the context goes into memory that
         // lives as long as the process.
@@ -85,6 +86,7 @@ impl Decoder {
             hooks.truncate_cb = Some(callbacks::truncate);
             hooks.commit_cb = Some(callbacks::commit);
             hooks.message_cb = Some(callbacks::message);
+            hooks.filter_by_origin_cb = Some(callbacks::filter);
             (*ctx).output_writer_private = behind.cast::<c_void>();
             pg_sys::XLogBeginRead((*ctx).reader, (*(*ctx).slot).data.restart_lsn);
             pg_sys::InvalidateSystemCaches();
@@ -154,9 +156,19 @@ impl Decoder {
         if valid == 0 || valid > lsn.0 { 0 } else { candidate.saturating_sub(now) }
     }
 
+    /// Whether changes of a transaction that is still open may have been left out, because their table was not mirrored.
+    pub(in super::super) fn may_lack_changes(&mut self) -> bool {
+        // SAFETY: the list of open transactions is a ring through its head, or not begun.
+        let has_open = unsafe {
+            let head = &raw mut (*(*self.ctx).reorder).toplevel_by_lsn.head;
+            !(*head).next.is_null() && (*head).next != head
+        };
+        has_open && self.feed().unmirrored.has_left_out()
+    }
+
     /// Tells the slot that everything before `lsn` is durable at the target, and that a checkpoint says so.
     ///
-    /// The only place that moves a slot. The proof can only be had by writing the checkpoint.
+    /// The only place that moves a slot that has been read. The proof can only be had by writing the checkpoint.
     pub(in super::super) fn confirm(&mut self, proof: &super::super::catalog::checkpoint::Written) {
         // SAFETY: this process holds the slot; no transaction is open.
         unsafe { pg_sys::LogicalConfirmReceivedLocation(proof.confirmed_lsn().0) }

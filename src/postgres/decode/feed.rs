@@ -7,23 +7,30 @@
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use pgrx::pg_sys;
 
+use super::super::catalog::rejected::{self, Kept};
 use super::super::catalog::relation::Columns;
 use super::super::catalog::table::{MirrorTableRow, TableState};
 use super::super::loader::Loader;
 use super::super::shmem::Role;
-use super::super::tuple::{RowMemory, Toast, TupleRow};
-use super::super::{compat, failpoint, latch, session};
+use super::super::tuple::RowMemory;
+use super::super::{failpoint, latch, session};
 use super::filtered::Filtered;
-use super::incomplete::{Incomplete, TooMany};
-use super::mirrored::{self, Columnar, Halt, Mirrored, Numbering, Route};
+use super::incomplete::Incomplete;
+use super::intake::With;
+use super::mirrored::{self, Halt, Mirrored, Route};
 use super::news::{FailedTable, News};
 use super::outgoing::Outgoing;
-use crate::encode::{Appended, Row, RowEncoder, Value};
+use super::partition::Partitions;
+use super::rejected::Trouble;
+use super::unmirrored::Unmirrored;
+use crate::definition::Evidence;
+use crate::encode::{Row, Stamp};
 use crate::lsn::Lsn;
 use crate::options::{OnStatement, Options};
-use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, PushError, TableIndex};
+use crate::pipeline::{Change, LabelSequence, Limits, Pipeline, TableIndex};
 
 /// So many changes are taken in before the worker looks up: interrupts, outcomes, the clock.
 const CHANGES_PER_BREATH: u32 = 256;
@@ -42,14 +49,19 @@ pub(in super::super) struct Feed {
     /// Rows that the source must complete.
     pub(super) incomplete: Incomplete,
     filtered_tables: usize,
+    pub(super) unmirrored: Unmirrored,
+    /// Partitions that changes have come for, and where their rows go.
+    pub(super) partitions: Partitions,
     /// Tables that are not in step yet.
     pub(super) catching_up: Vec<u32>,
+    /// Transactions that have written to the list of tables. A commit is in the log before others see it.
+    pub(super) awaited_lists: Vec<u32>,
     /// Loads of tables that have left may still be under way.
     leaving: Vec<TableIndex>,
-    /// The transaction at hand, and where its commit ends.
+    /// The transaction at hand, and its commit.
     pub(super) xid: u32,
-    pub(super) end: Lsn,
-    memory: RowMemory,
+    pub(super) stamp: Stamp,
+    pub(super) memory: RowMemory,
     changes: u32,
     records: u32,
     received: Lsn,
@@ -71,10 +83,13 @@ impl Feed {
             pipeline: Pipeline::new(limits(options), Instant::now()),
             outgoing: Outgoing::new(mirror, role, loader, labels),
             filtered_tables: 0,
+            unmirrored: Unmirrored::default(),
+            partitions: Partitions::default(),
             catching_up: Vec::new(),
+            awaited_lists: Vec::new(),
             leaving: Vec::new(),
             xid: 0,
-            end: Lsn::INVALID,
+            stamp: Stamp::default(),
             filtered: Filtered::default(),
             incomplete: Incomplete::default(),
             tables: HashMap::new(),
@@ -90,8 +105,9 @@ impl Feed {
     }
 
     /// Follows the mirror's list of tables: those that have left it, or wait for another copy, are let go; those that have
-    /// joined are taken in. Between records.
-    pub(in super::super) fn set_tables(&mut self, rows: &[MirrorTableRow]) {
+    /// joined are taken in. Returns whether any has joined for the
+    /// first time. Between records.
+    pub(in super::super) fn set_tables(&mut self, rows: &[MirrorTableRow]) -> bool {
         let streamed =
             |row: &&MirrorTableRow| matches!(row.state, TableState::Ready | TableState::CatchingUp);
         let wanted: HashMap<u32, &MirrorTableRow> =
@@ -104,16 +120,42 @@ impl Feed {
                 self.leaving.push(columnar.index);
             }
         }
+        let has_joined = self.unmirrored.mirror(wanted.keys().copied());
+        self.partitions.forget_leaves();
+        let mut joined = Vec::new();
         for (relid, row) in wanted {
-            self.tables.entry(relid).or_insert_with(|| Mirrored::new(row));
+            if let Entry::Vacant(place) = self.tables.entry(relid) {
+                place.insert(Mirrored::new(row));
+                joined.push(relid);
+            }
+        }
+        if !joined.is_empty() {
+            self.read_parked(&joined);
         }
         self.count_tables();
+        has_joined
+    }
+
+    /// Remembers what was refused of tables before.
+    fn read_parked(&mut self, joined: &[u32]) {
+        for Kept { relid, key, lsn } in session::transaction(|| rejected::kept(&self.mirror)) {
+            let Some(table) = self.tables.get_mut(&relid).filter(|_| joined.contains(&relid)) else {
+                continue;
+            };
+            match key {
+                // As many as are there were not too many then.
+                Some(key) => drop(table.parked.park(&key, lsn)),
+                None => table.unkeyed += 1,
+            }
+        }
     }
 
     pub(super) fn count_tables(&mut self) {
         let tables = self.tables.values();
         self.filtered_tables = tables.clone().filter(|it| it.usual_route == Route::Pgoutput).count();
-        self.catching_up = tables.filter(|it| it.catch_up.is_some()).map(|it| it.relid).collect();
+        self.catching_up = tables.clone().filter(|it| it.catch_up.is_some()).map(|it| it.relid).collect();
+        let is_followed = |it: &&Mirrored| it.is_partitioned && it.usual_route != Route::Skip;
+        self.partitions.restart(tables.filter(is_followed).map(|it| it.relid).collect());
     }
 
     /// Rows that are to be read from the source. Between records.
@@ -122,10 +164,24 @@ impl Feed {
     }
 
     /// Takes in a row that was read from the source.
-    pub(in super::super) fn completed(&mut self, relid: u32, row: &impl Row) -> Result<(), String> {
-        match self.pipeline.table_of(relid) {
-            Some(index) => self.pipeline.upsert(index, Change::Completed, row).map_err(reason),
-            None => Ok(()),
+    pub(in super::super) fn completed(&mut self, relid: u32, row: &impl Row) {
+        let Some(columnar) = self.tables.get(&relid).and_then(|table| table.columnar.as_ref()) else {
+            return;
+        };
+        if self.pipeline.table_of(relid).is_none() {
+            return;
+        }
+        let encoder = std::sync::Arc::clone(&columnar.encoder);
+        match self.pipeline.upsert(columnar.index, Change::Completed, row) {
+            Ok(()) => {
+                let mut key = Vec::new();
+                if encoder.key(row, &mut key).is_ok() {
+                    self.released(relid, &key);
+                }
+            }
+            Err(problem) => {
+                self.take_trouble(relid, Trouble::of(problem, &encoder, row, 0..encoder.columns()))
+            }
         }
     }
 
@@ -142,6 +198,11 @@ impl Feed {
         }
     }
 
+    /// Whether the changes of a table are taken in.
+    pub(in super::super) fn follows(&self, relid: u32) -> bool {
+        self.tables.get(&relid).is_some_and(|table| table.usual_route != Route::Skip)
+    }
+
     /// Puts a table into error. Between records.
     pub(in super::super) fn fail_table(&mut self, relid: u32, reason: String) {
         self.fail(relid, reason);
@@ -155,14 +216,16 @@ impl Feed {
     }
 
     /// A transaction begins.
-    pub(super) fn begin(&mut self, end: Lsn, xid: u32) {
+    pub(super) fn begin(&mut self, end: Lsn, xid: u32, committed_at: i64) {
         self.xid = xid;
-        self.end = end;
+        self.stamp = Stamp { lsn: end, committed_at: Some(committed_at) };
+        self.pipeline.begin(end);
         for relid in &self.catching_up {
             if let Some(table) = self.tables.get_mut(relid) {
                 table.begin(end, xid);
             }
         }
+        self.begin_partitions();
     }
 
     /// Tables that are in step because a checkpoint promises everything up to there. Between records.
@@ -206,18 +269,23 @@ impl Feed {
     /// The server has just called back with this open relation and its change.
     #[inline]
     pub(super) unsafe fn change(&mut self, open: pg_sys::Relation, change: *mut pg_sys::ReorderBufferChange) {
-        // SAFETY: the caller vouches for relation and change.
-        let mut taken = unsafe { self.take_in(open, change) };
-        if let Err(Halt::Stale) = taken {
+        let taken = loop {
+            // SAFETY: the caller vouches for relation and change.
+            match unsafe { self.take_in(open, change) } {
+                Ok(()) => break Ok(()),
+                Err(Halt::Trouble(trouble)) => break Err(trouble),
+                Err(Halt::Stale) => {}
+            }
+            // Not the last time: while the columns are looked at, others may invalidate them.
             // SAFETY: as above.
-            let goes_on = unsafe { self.follow(open, Columns::All, Lsn((*change).lsn)) };
-            // SAFETY: as above.
-            taken = if goes_on { unsafe { self.take_in(open, change) } } else { Ok(()) };
-        }
-        if let Err(Halt::Error(reason)) = taken {
+            if !unsafe { self.follow(open, open, Columns::All, Lsn((*change).lsn), Evidence::Row) } {
+                break Ok(());
+            }
+        };
+        if let Err(trouble) = taken {
             // SAFETY: the caller vouches for the relation.
             let relid = unsafe { (*open).rd_id.to_u32() };
-            self.stop_at_change(relid, reason);
+            self.take_trouble(relid, trouble);
         }
         self.after_change();
     }
@@ -231,72 +299,26 @@ impl Feed {
         open: pg_sys::Relation,
         change: *mut pg_sys::ReorderBufferChange,
     ) -> Result<(), Halt> {
-        let Self { tables, pipeline, memory, incomplete, xid, end, .. } = self;
-        // SAFETY: the caller vouches for the relation and its change; tuples conform to the relation's descriptor, and
-        // the readers were made for it or the columns are looked at again.
-        unsafe {
-            let Some(table) = tables.get_mut(&(*open).rd_id.to_u32()) else { return Ok(()) };
-            if table.is_stale() {
-                return Err(Halt::Stale);
-            }
-            let Some(columnar) = &mut table.columnar else { return Ok(()) };
-            let (old, new) = compat::change_tuples(change);
-            let descriptor = (*open).rd_att;
-            let completes = table.completes;
-            let numbering = &mut table.numbering;
-            let Columnar {
-                index,
-                new: new_reader,
-                old: old_reader,
-                identity_is_full,
-                spec,
-                encoder,
-                is_appended,
-                ..
-            } = columnar;
-            let appended = is_appended.then_some(numbering);
-            let taken = memory.scoped(|| {
-                let old = (!old.is_null()).then(|| old_reader.heap_row(old, descriptor, Toast::Unchanged));
-                let new = (!new.is_null()).then(|| new_reader.heap_row(new, descriptor, Toast::Unchanged));
-                match (*change).action {
-                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_INSERT => {
-                        new.map_or(Ok(()), |new| insert(pipeline, *index, appended, *end, &new))
-                    }
-                    _ if appended.is_some() => Err(NOT_ADDRESSED.to_owned()),
-                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_UPDATE => match (old, new) {
-                        (_, None) => Ok(()),
-                        (old, Some(new)) => {
-                            let whole_old = old.as_ref().filter(|_| *identity_is_full);
-                            let new = Merged { new, old: whole_old };
-                            let update = Update {
-                                pipeline,
-                                incomplete,
-                                encoder,
-                                relid: spec.relid,
-                                xid: *xid,
-                                index: *index,
-                                key_len: spec.key_len,
-                                columns: spec.columns.len(),
-                                completes,
-                            };
-                            update.take_in(old.as_ref(), &new)
-                        }
-                    },
-                    pg_sys::ReorderBufferChangeType::REORDER_BUFFER_CHANGE_DELETE => match old {
-                        Some(old) => pipeline.delete(*index, &old).map_err(reason),
-                        None => Err("the log does not say which row was deleted: it had no replica identity"
-                            .to_owned()),
-                    },
-                    _ => Ok(()),
-                }
-            });
-            taken.map_err(Halt::Error)
+        let Self { tables, pipeline, memory, incomplete, news, options, xid, stamp, .. } = self;
+        // SAFETY: the caller vouches for the relation.
+        let Some(table) = tables.get_mut(&unsafe { (*open).rd_id }.to_u32()) else { return Ok(()) };
+        if table.is_stale() {
+            return Err(Halt::Stale);
         }
+        let news = &mut news.rejected;
+        let with =
+            With { pipeline, incomplete, news, on_reject: options.on_reject, xid: *xid, stamp: *stamp };
+        let Some(of_table) = with.table(table) else { return Ok(()) };
+        // SAFETY: the caller vouches for relation and change; the readers were made for its columns, or they are looked at
+        // again.
+        let taken = unsafe { of_table.tuples.take(memory, of_table.readers, open, change) };
+        taken.map_err(Halt::Trouble)
     }
 
     /// A change of a table that is not mirrored.
     #[inline]
-    pub(super) fn skipped(&mut self) {
+    pub(super) fn skipped(&mut self, relid: u32) {
+        self.partitions.note_other(relid);
         self.changes += 1;
         if self.changes >= CHANGES_PER_BREATH {
             self.breathe();
@@ -362,8 +384,9 @@ impl Feed {
             self.drain(index);
         }
         failpoint::hit("truncate_before");
-        if let Err(reason) = self.empty_target(target) {
-            self.fail(relid, reason);
+        match self.empty_target(target) {
+            Ok(()) => self.forget_rejected(relid),
+            Err(reason) => self.fail(relid, reason),
         }
         failpoint::hit("truncate_after");
     }
@@ -435,104 +458,14 @@ impl Feed {
     }
 }
 
-/// Takes an inserted row in, under a key of its own if the table has none.
-#[inline]
-fn insert(
-    pipeline: &mut Pipeline,
-    index: TableIndex,
-    appended: Option<&mut Numbering>,
-    commit: Lsn,
-    row: &TupleRow<'_>,
-) -> Result<(), String> {
-    let taken = match appended {
-        None => pipeline.upsert(index, Change::Insert, row),
-        Some(numbering) => {
-            let (lsn, seq) = numbering.next(commit);
-            pipeline.upsert(index, Change::Insert, &Appended { row, lsn, seq })
-        }
-    };
-    taken.map_err(reason)
-}
-
-/// Why an UPDATE or DELETE of a table without a key cannot be done.
-const NOT_ADDRESSED: &str = "a row was updated or deleted, and the table has no key by which the target could find it; \
-                             give it a primary key and copy it again";
-
-/// An UPDATE on its way into the pipeline.
-pub(super) struct Update<'a> {
-    pub(super) pipeline: &'a mut Pipeline,
-    pub(super) incomplete: &'a mut Incomplete,
-    pub(super) encoder: &'a RowEncoder,
-    pub(super) relid: u32,
-    pub(super) xid: u32,
-    pub(super) index: TableIndex,
-    pub(super) key_len: usize,
-    pub(super) columns: usize,
-    /// A row that lacks values is read from the source.
-    pub(super) completes: bool,
-}
-
-impl Update<'_> {
-    /// Takes the new row in. There is an old one when the key changed, or when the replica identity is FULL.
-    #[inline]
-    pub(super) fn take_in(mut self, old: Option<&impl Row>, new: &impl Row) -> Result<(), String> {
-        let moves = old.is_some_and(|old| (0..self.key_len).any(|at| old.value(at) != new.value(at)));
-        if let (true, Some(old)) = (moves, old) {
-            self.pipeline.delete(self.index, old).map_err(reason)?;
-        }
-        if (moves || self.completes) && (0..self.columns).any(|at| new.value(at) == Value::Unchanged) {
-            return self.leave_to_source(new);
-        }
-        match self.pipeline.upsert(self.index, Change::Update, new) {
-            Err(PushError::UnchangedAfterDelete) => self.leave_to_source(new),
-            pushed => pushed.map_err(reason),
-        }
-    }
-
-    /// The target does not have the values that the log lacks.
-    #[cold]
-    fn leave_to_source(&mut self, row: &impl Row) -> Result<(), String> {
-        let Self { encoder, incomplete, .. } = self;
-        let noted = incomplete.note(self.relid, self.xid, |out| encoder.key(row, out));
-        match noted.map_err(|fault| encoder.error(fault).to_string())? {
-            Ok(()) => {
-                self.pipeline.hold();
-                Ok(())
-            }
-            Err(TooMany) => Err("too many rows at once have large values that are not in the log; \
-                                 REPLICA IDENTITY FULL would put them there"
-                .to_owned()),
-        }
-    }
-}
-
-/// A new row whose unchanged values are taken from the old one, where that is whole.
-struct Merged<'a> {
-    new: TupleRow<'a>,
-    old: Option<&'a TupleRow<'a>>,
-}
-
-impl Row for Merged<'_> {
-    #[inline]
-    fn value(&self, column: usize) -> Value<'_> {
-        match (self.new.value(column), self.old) {
-            (Value::Unchanged, Some(old)) => old.value(column),
-            (value, _) => value,
-        }
-    }
-}
-
-pub(super) fn reason(problem: PushError) -> String {
-    problem.to_string()
-}
-
-/// A load takes no more than half of the memory, so that the next one can be encoded while it travels.
+/// A load takes no more than a quarter of the memory: while one travels, the next ones of its table are encoded, and decoding
+/// goes on at half of the limit.
 fn limits(options: &Options) -> Limits {
     let memory_limit = usize::try_from(options.memory_limit).unwrap_or(usize::MAX);
     let batch_max_bytes = usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX);
     Limits {
         batch_max_rows: usize::try_from(options.batch_max_rows).unwrap_or(usize::MAX),
-        batch_max_bytes: batch_max_bytes.min(memory_limit / 2),
+        batch_max_bytes: batch_max_bytes.min(memory_limit / 4),
         memory_limit,
         flush_interval: options.flush_interval,
     }

@@ -15,6 +15,7 @@
 
 use pgrx::pg_sys;
 
+use super::super::catalog::partition::{self, Partitions};
 use super::super::catalog::relation::Columns;
 use super::super::catalog::table::{DefinedAt, NewDefinition};
 use super::super::shmem::Role;
@@ -22,9 +23,9 @@ use super::super::worker::{self, WriteAhead};
 use super::super::{failpoint, latch};
 use super::feed::Feed;
 use super::given;
-use super::mirrored::{Route, Seen};
+use super::mirrored::{Mirrored, Route, Seen};
 use super::news::FailedTable;
-use crate::definition::{AlterStep, Definition, DefinitionChange};
+use crate::definition::{AlterStep, Definition, DefinitionChange, Evidence};
 use crate::lsn::Lsn;
 use crate::options::OnStatement;
 use crate::sink::Job;
@@ -45,13 +46,16 @@ impl Feed {
     ///
     /// # Safety
     ///
-    /// `open` is the open relation of the change at hand, at `change` in the log.
+    /// `open` is the open relation of the table, `rows` that of the change at hand, at `change` in the log: the same, or a
+    /// partition of it.
     #[cold]
     pub(super) unsafe fn follow(
         &mut self,
         open: pg_sys::Relation,
+        rows: pg_sys::Relation,
         columns: Columns<'_>,
         change: Lsn,
+        evidence: Evidence,
     ) -> bool {
         // SAFETY: the caller vouches for the relation.
         let relid = unsafe { (*open).rd_id.to_u32() };
@@ -62,9 +66,9 @@ impl Feed {
             self.copy_table_again(relid, reason);
             return false;
         }
-        let at = DefinedAt { commit: self.end, change };
+        let at = DefinedAt { commit: self.stamp.lsn, change };
         // SAFETY: the caller vouches for the relation.
-        match unsafe { self.judge(relid, open, columns, at) } {
+        match unsafe { self.judge(relid, open, rows, columns, (at, evidence)) } {
             Verdict::TakeIn(seen) => self.take_rows_of(relid, *seen),
             Verdict::Alter(seen, steps) => match self.alter(relid, &seen, at, steps) {
                 Ok(()) => self.take_rows_of(relid, *seen),
@@ -91,8 +95,9 @@ impl Feed {
         &mut self,
         relid: u32,
         open: pg_sys::Relation,
+        rows: pg_sys::Relation,
         columns: Columns<'_>,
-        at: DefinedAt,
+        (at, evidence): (DefinedAt, Evidence),
     ) -> Verdict {
         let on_ddl = self.options.on_ddl;
         let Some(table) = self.tables.get_mut(&relid) else {
@@ -124,11 +129,11 @@ impl Feed {
             OnStatement::Apply if table.route != Route::Own || self.outgoing.role != Role::Mirror => {
                 Verdict::CopyAgain("its definition has changed".to_owned())
             }
-            OnStatement::Apply => match present.change_to(&seen.definition) {
+            OnStatement::Apply => match present.change_to(&seen.definition, evidence) {
                 DefinitionChange::CopyAgain(reason) => Verdict::CopyAgain(reason),
                 DefinitionChange::Alter(steps) => {
                     // SAFETY: the caller vouches for the relation, whose layout was seen just now.
-                    match unsafe { given::with_defaults(open, &seen, table.layout, steps) } {
+                    match unsafe { given::with_defaults(rows, &seen, table.layout, steps) } {
                         Ok(steps) => Verdict::Alter(Box::new(seen), steps),
                         Err(reason) => Verdict::CopyAgain(reason),
                     }
@@ -202,6 +207,32 @@ impl Feed {
         }
     }
 
+    /// Makes ready for rows of a table that no change has come of yet. Between records, with the present relation, whose
+    /// columns are those that the target was made for; the next change looks at its own.
+    ///
+    /// # Safety
+    ///
+    /// `open` is the open relation of this table.
+    pub(in super::super) unsafe fn look_if_never_seen(
+        &mut self,
+        relid: u32,
+        open: pg_sys::Relation,
+        columns: Columns<'_>,
+    ) {
+        let Self { tables, options, pipeline, .. } = self;
+        let is_new = |table: &&mut Mirrored| {
+            table.columnar.is_none() && table.route != Route::Skip && table.altering.is_empty()
+        };
+        let Some(table) = tables.get_mut(&relid).filter(is_new) else { return };
+        // SAFETY: the caller vouches for the relation.
+        let Ok(seen) = (unsafe { table.look(open, columns, options) }) else { return };
+        if table.definition.as_ref() == Some(&seen.definition)
+            && let Err(reason) = table.take_rows_of(seen, options, pipeline)
+        {
+            self.fail_table(relid, reason);
+        }
+    }
+
     /// Whether the rows of a table are written with exactly these columns at the moment.
     pub(in super::super) fn writes_columns_of(&self, spec: &TableSpec) -> bool {
         let columnar = self.tables.get(&spec.relid).and_then(|table| table.columnar.as_ref());
@@ -213,6 +244,32 @@ impl Feed {
         match self.options.on_ddl {
             OnStatement::Apply => self.copy_table_again(relid, reason),
             OnStatement::Error | OnStatement::Ignore => self.fail_table(relid, reason),
+        }
+    }
+
+    /// The definition of a table may be another one from here on, whether or not a row will show it.
+    #[cold]
+    pub(super) fn altered(&mut self, relid: u32, at: Lsn) {
+        let route = self.route(relid);
+        if route == Route::Skip {
+            return;
+        }
+        // SAFETY: inside a callback, in the reorder buffer's transaction; the relation is closed below, or by its abort.
+        unsafe {
+            let open = pg_sys::RelationIdGetRelation(relid.into());
+            if open.is_null() {
+                return;
+            }
+            if route == Route::Own {
+                let rows = some_partition(open);
+                self.follow(open, rows.unwrap_or(open), Columns::All, at, Evidence::Row);
+                if let Some(rows) = rows {
+                    pg_sys::RelationClose(rows);
+                }
+            } else {
+                self.compare_published_columns(relid, open);
+            }
+            pg_sys::RelationClose(open);
         }
     }
 
@@ -230,7 +287,7 @@ impl Feed {
 
     /// Leaves a table to be copied again: nobody takes in its changes until then.
     #[cold]
-    pub(super) fn copy_table_again(&mut self, relid: u32, reason: String) {
+    pub(in super::super) fn copy_table_again(&mut self, relid: u32, reason: String) {
         let Some(table) = self.tables.get_mut(&relid).filter(|table| table.usual_route != Route::Skip) else {
             return;
         };
@@ -242,6 +299,23 @@ impl Feed {
             self.pipeline.remove_table(index);
         }
         self.count_tables();
+    }
+}
+
+/// A partition of a partitioned table, open: what its rows have been given in a new column all of them have been given.
+///
+/// # Safety
+///
+/// `table` is open, inside a callback.
+unsafe fn some_partition(table: pg_sys::Relation) -> Option<pg_sys::Relation> {
+    // SAFETY: the caller vouches for the relation. The other one is as of the change as well.
+    unsafe {
+        if !partition::is_partitioned(table) {
+            return None;
+        }
+        let first = *Partitions::of((*table).rd_id).leaves.first()?;
+        let open = pg_sys::RelationIdGetRelation(first.into());
+        (!open.is_null()).then_some(open)
     }
 }
 

@@ -3,7 +3,9 @@
 //! PostgreSQL keeps a constant default of an added column in the catalog (`attmissingval`), and no row is written. Whatever
 //! else can have given values to those rows (a rewrite, a column that was computed before) is not in the log either.
 
-use pgrx::pg_sys;
+use std::ffi::CStr;
+
+use pgrx::{PgTupleDesc, pg_sys};
 
 use super::super::catalog::table::Layout;
 use super::super::tuple::DatumReader;
@@ -20,7 +22,8 @@ use crate::table::{Column, Kind};
 ///
 /// # Safety
 ///
-/// `open` is the open relation that `seen` was made from.
+/// `open` is the open relation that `seen` was made from, or a partition of it: a partitioned table has no rows to be given
+/// anything, and its partitions are all given the same.
 pub(super) unsafe fn with_defaults(
     open: pg_sys::Relation,
     seen: &Seen,
@@ -45,18 +48,19 @@ pub(super) unsafe fn with_defaults(
 ///
 /// As [`with_defaults`].
 unsafe fn missing_value(open: pg_sys::Relation, column: &Column) -> Result<Option<String>, String> {
-    let attnum = column.source.attnum;
+    let name = column.source.name.as_bytes();
     let mut is_null = true;
     // SAFETY: the attribute is one of the open relation's descriptor. The value is in the relation's own memory.
     let datum = unsafe {
         let descriptor = (*open).rd_att;
-        let attributes =
-            (*descriptor).attrs.as_slice(usize::try_from((*descriptor).natts).unwrap_or_default());
-        let position = usize::try_from(attnum - 1).unwrap_or_default();
-        let has_missing = attributes.get(position).is_some_and(|attribute| attribute.atthasmissing);
-        if !has_missing {
+        let found = PgTupleDesc::from_pg_unchecked(descriptor);
+        let is_meant = |attribute: &&pg_sys::FormData_pg_attribute| {
+            !attribute.attisdropped && CStr::from_ptr(attribute.attname.data.as_ptr()).to_bytes() == name
+        };
+        let Some(attribute) = found.iter().find(is_meant).filter(|attribute| attribute.atthasmissing) else {
             return Ok(None);
-        }
+        };
+        let attnum = attribute.attnum;
         pg_sys::getmissingattr(descriptor, i32::from(attnum), &raw mut is_null)
     };
     if is_null {

@@ -10,19 +10,24 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::encode::Stamp;
+
 /// More keys than this are not kept: the table goes into error.
 const MOST_KEYS: usize = 1_000_000;
 
 /// Keys of rows that are to be read from the source.
 #[derive(Debug, Default)]
 pub(in super::super) struct Incomplete {
-    /// Keys as they begin a line, by table.
-    keys: HashMap<u32, HashSet<Box<[u8]>>>,
+    /// Keys as they begin a line, by table, and the last commit that changed their rows.
+    keys: HashMap<u32, HashMap<Box<[u8]>, Stamp>>,
     /// Whose changes these are. A commit is in the log before others see it; the rows can be read when they do.
     transactions: HashSet<u32>,
     count: usize,
     scratch: Vec<u8>,
 }
+
+/// A key as it begins a line, and the last commit that changed its row.
+pub(in super::super) type IncompleteKey = (Box<[u8]>, Stamp);
 
 /// Too many keys.
 #[derive(Debug)]
@@ -34,11 +39,22 @@ impl Incomplete {
         self.count == 0
     }
 
+    /// Whether the key that `write` appends is noted: a change that lacks values must not overtake the row that is to be read.
+    #[inline]
+    pub(super) fn has<E>(&mut self, relid: u32, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> bool {
+        if self.count == 0 {
+            return false;
+        }
+        let Some(keys) = self.keys.get(&relid) else { return false };
+        self.scratch.clear();
+        write(&mut self.scratch).is_ok() && keys.contains_key(self.scratch.as_slice())
+    }
+
     /// Notes the key that `write` appends.
     pub(super) fn note<E>(
         &mut self,
         relid: u32,
-        transaction: u32,
+        (transaction, stamp): (u32, Stamp),
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Result<(), TooMany>, E> {
         self.scratch.clear();
@@ -47,7 +63,7 @@ impl Incomplete {
             return Ok(Err(TooMany));
         }
         self.transactions.insert(transaction);
-        if self.keys.entry(relid).or_default().insert(self.scratch.as_slice().into()) {
+        if self.keys.entry(relid).or_default().insert(self.scratch.as_slice().into(), stamp).is_none() {
             self.count += 1;
         }
         Ok(Ok(()))
@@ -59,7 +75,7 @@ impl Incomplete {
     }
 
     /// Takes the keys of one table.
-    pub(in super::super) fn take_table(&mut self) -> Option<(u32, Vec<Box<[u8]>>)> {
+    pub(in super::super) fn take_table(&mut self) -> Option<(u32, Vec<IncompleteKey>)> {
         let relid = *self.keys.keys().next()?;
         let keys: Vec<_> = self.keys.remove(&relid)?.into_iter().collect();
         self.count -= keys.len();
@@ -70,7 +86,7 @@ impl Incomplete {
     }
 
     /// Puts keys back that could not be read yet.
-    pub(in super::super) fn put_back(&mut self, relid: u32, keys: impl IntoIterator<Item = Box<[u8]>>) {
+    pub(in super::super) fn put_back(&mut self, relid: u32, keys: impl IntoIterator<Item = IncompleteKey>) {
         let table = self.keys.entry(relid).or_default();
         let before = table.len();
         table.extend(keys);

@@ -3,30 +3,84 @@
 //! The columns are read from the relation of the change at hand, under the catalogs of that moment, and compared with
 //! what the target table was made for. As long as no invalidation came, the comparison of the last change holds.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::super::catalog::partition::Partitions;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{DefinedAt, Layout, MirrorTableRow, TableState};
+use super::super::failpoint;
 use super::super::tuple::TupleReader;
+use super::filtered::AddedToRows;
+use super::rejected::Trouble;
+use super::removal::Removal;
 use crate::definition::{AlterStep, Definition};
-use crate::encode::{ColumnSet, RowEncoder};
+use crate::encode::{Added, ColumnSet, RowEncoder, Stamp};
 use crate::lsn::Lsn;
 use crate::options::Options;
-use crate::pipeline::{Pipeline, ShapeOf, TableIndex};
+use crate::pipeline::{Parked, Pipeline, ShapeOf, TableIndex};
 use crate::sink::starrocks::{field_name, load_shape};
 use crate::snapshot::{CatchUp, Treatment};
 use crate::table::{TableSpec, TargetTable};
 
 /// Counts invalidations of relations, of any: after one, every table looks at its columns again.
-static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
+pub(super) static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// More relations than these are not told apart: any may have been invalidated.
+const MOST_INVALIDATED: usize = 1024;
+
+/// Which relations have been invalidated.
+#[derive(Default)]
+pub(super) struct Invalidated {
+    relids: Vec<u32>,
+    any: bool,
+}
+
+impl Invalidated {
+    /// Whether a relation for which `is_meant` is true may be one of them.
+    pub(super) fn may_be(&self, is_meant: impl Fn(u32) -> bool) -> bool {
+        self.any || self.relids.iter().any(|relid| is_meant(*relid))
+    }
+
+    const fn is_empty(&self) -> bool {
+        !self.any && self.relids.is_empty()
+    }
+
+    fn note(&mut self, relid: u32) {
+        if relid == 0 || self.relids.len() >= MOST_INVALIDATED {
+            self.any = true;
+            self.relids.clear();
+        } else if !self.any {
+            self.relids.push(relid);
+        }
+    }
+}
+
+thread_local! {
+    /// Since they were last asked for.
+    static INVALIDATED: RefCell<Invalidated> = RefCell::default();
+}
+
+/// The relations that have been invalidated since the last call; none when there are none.
+pub(super) fn take_invalidated() -> Option<Invalidated> {
+    let taken = INVALIDATED.take();
+    (!taken.is_empty()).then_some(taken)
+}
+
+/// How often any relation has been invalidated.
+#[inline]
+pub(in super::super) fn invalidations() -> u64 {
+    INVALIDATIONS.load(Ordering::Relaxed)
+}
 
 #[pg_guard]
-unsafe extern "C-unwind" fn relation_invalidated(_argument: pg_sys::Datum, _relid: pg_sys::Oid) {
+unsafe extern "C-unwind" fn relation_invalidated(_argument: pg_sys::Datum, relid: pg_sys::Oid) {
     INVALIDATIONS.fetch_add(1, Ordering::Relaxed);
+    INVALIDATED.with_borrow_mut(|invalidated| invalidated.note(relid.to_u32()));
 }
 
 /// Has invalidations counted from now on. Once per process.
@@ -52,16 +106,57 @@ pub(super) struct Columnar {
     pub(super) spec: Arc<TableSpec>,
     /// Counts the values that it had to replace.
     pub(super) encoder: Arc<RowEncoder>,
-    pub(super) new: TupleReader,
-    pub(super) old: TupleReader,
-    /// REPLICA IDENTITY FULL: every old tuple is whole, whether or not the key changed.
-    pub(super) identity_is_full: bool,
+    pub(super) readers: Readers,
+    /// What rows that pgoutput brings have in columns that are not the source's.
+    pub(super) added: AddedToRows,
     /// The table has no key: its rows are numbered within their commit.
     pub(super) is_appended: bool,
     /// The columns and the number of attributes that the readers were made for.
     read: (Definition, i16),
     /// [`INVALIDATIONS`] when the columns were last looked at.
     seen: u64,
+}
+
+/// What takes the tuples of one relation apart.
+pub(super) struct Readers {
+    pub(super) new: TupleReader,
+    pub(super) old: TupleReader,
+    /// REPLICA IDENTITY FULL: every old tuple is whole, whether or not the key changed.
+    pub(super) identity_is_full: bool,
+    /// What a DELETE does.
+    pub(super) removal: Removal,
+    /// Rows say which commit they are as of.
+    is_stamped: bool,
+}
+
+impl Readers {
+    /// For tuples of `natts` attributes, of the relation that `spec` describes.
+    pub(super) fn new(spec: &TableSpec, natts: i16, identity_is_full: bool) -> Self {
+        let natts = usize::try_from(natts).unwrap_or_default();
+        let (live, deleted) = (Added::live(spec), Added::deleted(spec));
+        Self {
+            is_stamped: live.is_stamped(),
+            removal: Removal::of(spec, identity_is_full),
+            new: TupleReader::new(spec, natts, live),
+            old: TupleReader::new(spec, natts, deleted),
+            identity_is_full,
+        }
+    }
+
+    /// The relation has this replica identity by now.
+    pub(super) fn set_identity(&mut self, spec: &TableSpec, is_full: bool) {
+        self.identity_is_full = is_full;
+        self.removal = Removal::of(spec, is_full);
+    }
+
+    /// Rows are as of this commit from now on, if they say so.
+    #[inline]
+    pub(super) fn stamp(&mut self, stamp: Stamp) {
+        if self.is_stamped {
+            self.new.stamp(stamp);
+            self.old.stamp(stamp);
+        }
+    }
 }
 
 /// Numbers the rows of one table within each commit.
@@ -95,20 +190,16 @@ pub(super) struct Seen {
 pub(super) enum Halt {
     /// The columns have to be looked at first.
     Stale,
-    /// The table cannot go on.
-    Error(String),
-}
-
-impl From<String> for Halt {
-    fn from(reason: String) -> Self {
-        Self::Error(reason)
-    }
+    /// It cannot be taken in.
+    Trouble(Trouble),
 }
 
 /// A table of the mirror.
 pub(super) struct Mirrored {
     pub(super) relid: u32,
     pub(super) source_name: String,
+    /// The name by which the options mean it.
+    known_as: String,
     pub(super) target: TargetTable,
     /// Who takes in the changes of the transaction at hand.
     pub(super) route: Route,
@@ -126,9 +217,17 @@ pub(super) struct Mirrored {
     pub(super) layout: Layout,
     /// What an earlier worker may have left undone at the target.
     pub(super) altering: Vec<AlterStep>,
+    /// Keys whose rows the target refused.
+    pub(super) parked: Parked,
+    /// Rows without a key that were written down as refused.
+    pub(super) unkeyed: u64,
     /// Numbers the rows of a table without a key; goes on when its columns change within a commit.
     pub(super) numbering: Numbering,
     pub(super) columnar: Option<Columnar>,
+    /// Its rows are those of its partitions.
+    pub(super) is_partitioned: bool,
+    /// Its partitions as of the last transaction; none until the first one that counts.
+    pub(super) partitions: Option<Partitions>,
 }
 
 impl Mirrored {
@@ -142,6 +241,7 @@ impl Mirrored {
         Self {
             relid: row.relid.to_u32(),
             source_name: row.source_name.clone(),
+            known_as: row.known_as.clone(),
             target: row.target.clone(),
             route,
             usual_route: route,
@@ -151,8 +251,12 @@ impl Mirrored {
             defined_at: row.defined_at,
             layout: row.layout,
             altering: row.altering.clone(),
+            parked: Parked::default(),
+            unkeyed: 0,
             numbering: Numbering::default(),
             columnar: None,
+            is_partitioned: row.is_partitioned,
+            partitions: None,
         }
     }
 
@@ -182,7 +286,7 @@ impl Mirrored {
     /// Whether the columns must be looked at before the next row.
     #[inline]
     pub(super) fn is_stale(&self) -> bool {
-        self.columnar.as_ref().is_none_or(|columnar| columnar.seen != INVALIDATIONS.load(Ordering::Relaxed))
+        self.columnar.as_ref().is_none_or(|columnar| columnar.seen != invalidations())
     }
 
     /// Looks at the columns of a change.
@@ -200,12 +304,12 @@ impl Mirrored {
         columns: Columns<'_>,
         options: &Options,
     ) -> Result<Seen, String> {
-        let invalidations = INVALIDATIONS.load(Ordering::Relaxed);
+        let invalidations = invalidations();
+        failpoint::hit("columns_about_to_be_looked_at");
         // SAFETY: the caller vouches for the relation. Descriptor and system caches are those of the change.
         let (spec, layout, identity_is_full) = unsafe {
-            let spec = relation::describe(open, self.target.clone(), options, columns);
-            let is_full = (*(*open).rd_rel).relreplident as u8 == pg_sys::REPLICA_IDENTITY_FULL;
-            (spec, relation::layout(open), is_full)
+            let spec = relation::describe(open, self.target.clone(), Some(&self.known_as), options, columns);
+            (spec, relation::layout(open), relation::identity_is_full(open))
         };
         let spec = spec.map_err(|problem| format!("its definition has changed: {problem}"))?;
         Ok(Seen { definition: Definition::of(&spec), spec, layout, identity_is_full, invalidations })
@@ -229,20 +333,18 @@ impl Mirrored {
             && *columnar.spec == spec
         {
             columnar.seen = invalidations;
-            columnar.identity_is_full = identity_is_full;
+            columnar.readers.set_identity(&columnar.spec, identity_is_full);
             return Ok(());
         }
         let present = self.columnar.as_ref().map(|columnar| columnar.index);
         let (index, encoder) = write_by(&spec, options, pipeline, present)?;
-        let natts = usize::try_from(layout.natts).unwrap_or_default();
         self.columnar = Some(Columnar {
             index,
             encoder,
-            new: TupleReader::new(&spec, natts),
-            old: TupleReader::new(&spec, natts),
+            readers: Readers::new(&spec, layout.natts, identity_is_full),
+            added: AddedToRows::new(&spec),
             is_appended: spec.is_appended(),
             spec: Arc::new(spec),
-            identity_is_full,
             read,
             seen: invalidations,
         });

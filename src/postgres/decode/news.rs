@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::super::catalog::event::{Event, Severity};
 use super::super::catalog::table::Counters;
 use super::super::{catalog, shmem};
+use super::rejected::RejectedNews;
 
 /// A table that cannot go on.
 pub(super) struct FailedTable {
@@ -16,9 +17,15 @@ pub(super) struct FailedTable {
 /// Things to write down.
 #[derive(Default)]
 pub(in super::super) struct News {
+    /// Rows that are not at the target.
+    pub(super) rejected: RejectedNews,
     pub(super) failed: Vec<FailedTable>,
     /// Tables that the stream cannot follow, which are copied again.
     pub(super) copied_again: Vec<FailedTable>,
+    /// Tables that have been dropped, of any state.
+    pub(super) dropped: Vec<u32>,
+    /// Tables that may have other names.
+    pub(super) renamed: Vec<(u32, String)>,
     /// Tables whose targets have been altered, with their names.
     pub(super) altered: Vec<(u32, String)>,
     pub(super) counters: Vec<(u32, Counters)>,
@@ -35,20 +42,31 @@ pub(in super::super) struct News {
 impl News {
     /// Whether there is something that cannot wait for the next checkpoint.
     pub(super) fn is_urgent(&self) -> bool {
-        !self.failed.is_empty()
-            || !self.copied_again.is_empty()
+        self.has_lost_table()
             || !self.altered.is_empty()
+            || !self.dropped.is_empty()
+            || !self.renamed.is_empty()
             || !self.trouble.is_empty()
     }
 
-    /// Whether a table has left the stream and nobody can know yet: what is durable without it must not be shown.
+    /// Whether a table has left the stream, or a row was left out, and nobody can know yet: what is durable without it must
+    /// not be shown.
     pub(super) fn has_lost_table(&self) -> bool {
-        !self.failed.is_empty() || !self.copied_again.is_empty()
+        !self.failed.is_empty() || !self.copied_again.is_empty() || !self.rejected.refused.is_empty()
+    }
+
+    /// Whether the list of tables, as the workers know it, is not what it was.
+    fn changes_the_list(&self) -> bool {
+        !(self.altered.is_empty()
+            && self.copied_again.is_empty()
+            && self.dropped.is_empty()
+            && self.renamed.is_empty())
     }
 
     /// Writes everything into the tables of the extension. Inside the transaction of the checkpoint, so that it never
     /// passes a table that is not known to be in error.
     pub(in super::super) fn write_down(&self, mirror: &str) {
+        self.rejected.write_down(mirror);
         for table in &self.failed {
             catalog::table::fail(mirror, pg_sys::Oid::from(table.relid), &table.source_name, &table.reason);
         }
@@ -58,7 +76,13 @@ impl News {
         for FailedTable { relid, source_name, reason } in &self.copied_again {
             catalog::table::copy_again_because(mirror, pg_sys::Oid::from(*relid), source_name, reason);
         }
-        if !self.altered.is_empty() || !self.copied_again.is_empty() {
+        for relid in &self.dropped {
+            catalog::table::let_go(mirror, pg_sys::Oid::from(*relid));
+        }
+        for (relid, name) in &self.renamed {
+            catalog::table::rename(mirror, pg_sys::Oid::from(*relid), name);
+        }
+        if self.changes_the_list() {
             // The worker reads the list again when this is committed.
             shmem::update(mirror, |slot| slot.tables_version += 1);
         }

@@ -18,7 +18,7 @@ use crate::encode::Adjusted;
 use crate::lsn::Lsn;
 use crate::owner::OwnerRow;
 use crate::pipeline::LabelSequence;
-use crate::sink::{Job, JobId, LoadError, Loaded, Outcome, StatementError};
+use crate::sink::{Job, JobId, Load, LoadError, Loaded, Outcome, StatementError};
 use crate::table::TargetTable;
 
 /// The job that empties a table; loads have the number of their label.
@@ -186,22 +186,22 @@ impl Feed {
         match outcome {
             Outcome::Load(load, result) => {
                 self.outgoing.in_flight.remove(&id);
-                let name = load.shape.target.to_string();
-                drop(load);
-                self.load_ended(id, &name, result);
+                self.load_ended(id, load, result);
             }
             Outcome::Truncate(_, result) | Outcome::Alter(_, result) => {
                 self.outgoing.changes += 1;
                 self.outgoing.truncated = Some(result);
             }
             Outcome::Own(_, result) => self.outgoing.owner_outcome = Some(result),
-            Outcome::Settle(..) | Outcome::Prepare(_) => {}
+            Outcome::Settle(..) | Outcome::Occupy(..) | Outcome::Prepare(_) => {}
         }
     }
 
-    fn load_ended(&mut self, id: JobId, target: &str, result: Result<Loaded, LoadError>) {
+    fn load_ended(&mut self, id: JobId, load: Load, result: Result<Loaded, LoadError>) {
         match result {
             Ok(_) => {
+                // Its buffer is used again when nobody else has it.
+                drop(load);
                 failpoint::hit("stream_outcome_received");
                 self.outgoing.changes += 1;
                 if let Some(finished) = self.pipeline.finished(id) {
@@ -209,15 +209,12 @@ impl Feed {
                     self.outgoing.bytes_total += finished.bytes;
                     self.outgoing.loads_total += 1;
                 }
+                self.take_bisected();
             }
             Err(LoadError::Stopped) => {
-                error!("could not load rows into \"{target}\": the load threads were stopped")
+                error!("could not load rows into \"{}\": the load threads were stopped", load.shape.target)
             }
-            Err(problem) => {
-                if let Some(refused) = self.pipeline.refused(id) {
-                    self.fail(refused.relid, format!("target table \"{target}\": {problem}"));
-                }
-            }
+            Err(problem) => self.load_refused(&load, &problem),
         }
     }
 
@@ -227,7 +224,7 @@ impl Feed {
     }
 
     /// Has a statement executed about a target table of which no load is under way.
-    pub(super) fn change_target(&mut self, job: Job) -> Result<(), StatementError> {
+    pub(in super::super) fn change_target(&mut self, job: Job) -> Result<(), StatementError> {
         let mut job = Some(job);
         loop {
             if let Some(waiting) = job.take() {
@@ -312,12 +309,16 @@ impl Feed {
     /// Whether something happened that should be written down soon, by a checkpoint that promises so much.
     pub(in super::super) fn has_news(&mut self, promised: Lsn) -> bool {
         self.news.trouble.extend(self.outgoing.loader.take_reasons());
-        self.news.is_urgent() || self.has_table_in_step(promised)
+        self.news.is_urgent() || self.news.rejected.is_due(promised) || self.has_table_in_step(promised)
     }
 
     /// Takes what is to be written down with a checkpoint that promises so much.
     pub(in super::super) fn take_news(&mut self, promised: Lsn) -> News {
+        let rejected = self.news.rejected.take_due(promised);
+        let later = std::mem::take(&mut self.news.rejected);
         let mut news = std::mem::take(&mut self.news);
+        news.rejected = rejected;
+        self.news.rejected = later;
         news.in_step = self.take_tables_in_step(promised);
         for table in self.tables.values() {
             let Some(columnar) = &table.columnar else { continue };
@@ -390,7 +391,8 @@ impl Feed {
             rows_per_second: self.outgoing.rate.per_second,
             queued_bytes: self.pipeline.queued_bytes() as u64,
         };
-        let has_lost_table = self.news.has_lost_table();
+        // A row that is not rejected any more must not be found among those that are.
+        let has_lost_table = self.news.has_lost_table() || self.news.rejected.is_due(durable);
         shmem::update(&self.mirror, |slot| {
             let shown = slot.progress.durable_lsn;
             slot.progress = progress;

@@ -5,6 +5,8 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
+use super::super::compat;
+
 /// A row filter, ready to be asked. Lives in the transaction that made it.
 pub(in super::super) struct RowFilter {
     estate: *mut pg_sys::EState,
@@ -13,16 +15,20 @@ pub(in super::super) struct RowFilter {
 }
 
 impl RowFilter {
-    /// A filter from the text of `pg_publication_rel.prqual`.
+    /// A filter from the text of `pg_publication_rel.prqual` of `table`, for rows of that or of a partition of it.
     ///
     /// # Safety
     ///
-    /// A transaction is open, and `node` is the text of an expression over the columns of the rows to come.
-    pub(in super::super) unsafe fn new(node: &str) -> Self {
+    /// A transaction is open, and `node` is the text of an expression over the columns of `table`; both relations are open.
+    pub(in super::super) unsafe fn new(node: &str, table: pg_sys::Relation, rows: pg_sys::Relation) -> Self {
         let node = CString::new(node).unwrap_or_default();
-        // SAFETY: the caller vouches for the text; everything is allocated in the executor state's own memory.
+        // SAFETY: the caller vouches for text and relations; what is not the executor state's is the transaction's.
         unsafe {
-            let expression = pg_sys::stringToNode(node.as_ptr()).cast::<pg_sys::Expr>();
+            let mut expression = pg_sys::stringToNode(node.as_ptr()).cast::<pg_sys::Node>();
+            if table != rows {
+                expression = of_other_columns(expression, table, rows);
+            }
+            let expression = expression.cast::<pg_sys::Expr>();
             let estate = pg_sys::CreateExecutorState();
             let state = pg_sys::ExecPrepareExpr(expression, estate);
             let context = pg_sys::MakePerTupleExprContext(estate);
@@ -59,5 +65,23 @@ impl RowFilter {
     pub(in super::super) unsafe fn free(self) {
         // SAFETY: the caller vouches; nothing of it is used any more.
         unsafe { pg_sys::FreeExecutorState(self.estate) };
+    }
+}
+
+/// An expression over the columns of one table, for rows of another one that has columns of these names.
+///
+/// # Safety
+///
+/// As [`RowFilter::new`].
+unsafe fn of_other_columns(
+    expression: *mut pg_sys::Node,
+    table: pg_sys::Relation,
+    rows: pg_sys::Relation,
+) -> *mut pg_sys::Node {
+    let mut has_whole_row = false;
+    // SAFETY: the caller vouches for expression and relations. A row filter has no whole-row reference.
+    unsafe {
+        let columns = compat::columns_by_name((*table).rd_att, (*rows).rd_att);
+        pg_sys::map_variable_attnos(expression, 1, 0, columns, pg_sys::InvalidOid, &raw mut has_whole_row)
     }
 }

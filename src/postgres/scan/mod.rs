@@ -5,15 +5,18 @@
 //! security: that is done at every start of the mirror.
 
 mod filter;
+mod partitions;
 
 use std::time::Duration;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::catalog::partition::Partitions;
 use super::{compat, ffi, latch};
 
 pub(super) use filter::RowFilter;
+pub(super) use partitions::check_partitions;
 
 /// `MaxBlockNumber`.
 const LAST_BLOCK: u32 = pg_sys::InvalidBlockNumber - 1;
@@ -48,64 +51,77 @@ impl Position {
 /// A scan of the rows from a position up to the end of a range, under the active snapshot.
 pub(super) struct RangeScan {
     scan: pg_sys::TableScanDesc,
+    /// The access method's function for the next row.
+    advance: ffi::NextSlot,
     slot: *mut pg_sys::TupleTableSlot,
     natts: i32,
     next: Position,
 }
 
 impl RangeScan {
-    /// Begins to scan `relation` from `from` up to, and without, `end_block`; to the end of the table without one.
+    /// Begins to scan `relation` from `from` up to, and without, `end_block`; to the end of the table without one. An access
+    /// method that knows no ranges of blocks can only scan whole tables.
     ///
     /// # Safety
     ///
     /// `relation` is open and locked, and stays so until the scan is closed; a snapshot is active until then.
     pub(super) unsafe fn open(relation: pg_sys::Relation, from: Position, end_block: Option<u32>) -> Self {
-        let last = end_block.map_or(LAST_BLOCK, |end| end.saturating_sub(1));
-        let mut first_tid = from.to_tid();
-        let mut last_tid = Position { block: last, offset: u16::MAX }.to_tid();
-        let flags = pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN
-            | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE
-            | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+        let is_whole = from == Position::start_of(0) && end_block.is_none();
         // SAFETY: the caller vouches for relation and snapshot. The access method's functions are called through the
         // guard; the closures own nothing that needs dropping.
         unsafe {
-            let method = (*relation).rd_tableam;
-            let (Some(begin), Some(set_range)) = ((*method).scan_begin, (*method).scan_set_tidrange) else {
-                ereport!(
-                    PgLogLevel::ERROR,
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "cannot copy the table: its access method does not support scans of a block range"
-                );
-                unreachable!("an ERROR does not return")
+            let method = &*(*relation).rd_tableam;
+            let (kind, advance) = match (method.scan_getnextslot_tidrange, method.scan_getnextslot) {
+                (Some(advance), _) => (pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN, advance),
+                (None, Some(advance)) if is_whole => (pg_sys::ScanOptions::SO_TYPE_SEQSCAN, advance),
+                _ => no_ranges(),
             };
+            let Some(begin) = method.scan_begin else { no_ranges() };
+            let flags = kind | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE | pg_sys::ScanOptions::SO_ALLOW_STRAT;
             let snapshot = pg_sys::GetActiveSnapshot();
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
             let scan = pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 begin(relation, snapshot, 0, std::ptr::null_mut(), std::ptr::null_mut(), flags)
             });
-            pg_sys::ffi::pg_guard_ffi_boundary(|| set_range(scan, &raw mut first_tid, &raw mut last_tid));
-            Self { scan, slot, natts: (*(*relation).rd_att).natts, next: from }
+            if let Some(set_range) = method.scan_set_tidrange {
+                let last = end_block.map_or(LAST_BLOCK, |end| end.saturating_sub(1));
+                let mut first_tid = from.to_tid();
+                let mut last_tid = Position { block: last, offset: u16::MAX }.to_tid();
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    set_range(scan, &raw mut first_tid, &raw mut last_tid);
+                });
+            }
+            Self { scan, advance, slot, natts: (*(*relation).rd_att).natts, next: from }
         }
     }
 
-    /// The next row, deformed; null at the end.
+    /// Hands up to `most` rows, deformed, to `take`, until that says no; false when there are no more. What has to be done to be
+    /// ready for errors is done once for all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of `take`; the row that it got is behind [`Self::position`].
     ///
     /// # Safety
     ///
-    /// As of [`Self::open`]. The slot's row is gone with the next call.
+    /// As of [`Self::open`]. The slot's row is gone when `take` returns.
     #[inline]
-    pub(super) unsafe fn next_row(&mut self) -> *mut pg_sys::TupleTableSlot {
-        let (scan, slot, natts) = (self.scan, self.slot, self.natts);
-        // SAFETY: the caller vouches for the scan; `open` made scan and slot for the same relation.
+    pub(super) unsafe fn next_rows<E>(
+        &mut self,
+        most: usize,
+        mut take: impl FnMut(*mut pg_sys::TupleTableSlot) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let (scan, advance, slot, natts) = (self.scan, self.advance, self.slot, self.natts);
+        // SAFETY: the caller vouches for the scan; `open` made scan and slot for the same relation. But at the end the slot has
+        // the row that was handed out last.
         unsafe {
-            if !ffi::next_slot_of_range(scan, slot, natts) {
-                return std::ptr::null_mut();
+            let more = ffi::next_slots(scan, advance, slot, natts, most, || take(slot));
+            if !matches!(more, Ok(false)) {
+                let (block, offset) = pgrx::itemptr::item_pointer_get_both((*slot).tts_tid);
+                self.next = Position { block, offset }.after();
             }
-            let tid = &(*slot).tts_tid;
-            let (block, offset) = pgrx::itemptr::item_pointer_get_both(*tid);
-            self.next = Position { block, offset }.after();
+            more
         }
-        slot
     }
 
     /// Where to go on when this scan is closed before its end.
@@ -129,6 +145,26 @@ impl RangeScan {
             }
         }
     }
+}
+
+fn no_ranges() -> ! {
+    ereport!(
+        PgLogLevel::ERROR,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "cannot copy the table: its access method does not support scans of a block range"
+    );
+    unreachable!("an ERROR does not return")
+}
+
+/// Whether ranges of blocks of the table can be scanned; if not, only all of it can.
+///
+/// # Safety
+///
+/// `relation` is open.
+pub(super) unsafe fn has_ranges(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller vouches for the relation, which is a table and has an access method.
+    let method = unsafe { &*(*relation).rd_tableam };
+    method.scan_set_tidrange.is_some() && method.scan_getnextslot_tidrange.is_some()
 }
 
 /// A read-only transaction that sees what an exported snapshot sees.
@@ -175,7 +211,7 @@ pub(super) fn open_table_unless_locked(relid: pg_sys::Oid) -> Option<pg_sys::Rel
     }
 }
 
-/// Hands the row at `tid` to `body`, if the active snapshot sees one there.
+/// Hands the row at `tid` to `body`. The active snapshot sees it: it was found under the same one.
 ///
 /// # Safety
 ///
@@ -194,12 +230,11 @@ pub(super) unsafe fn with_row<E>(
         let found = fetch.is_some_and(|fetch| {
             pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(relation, &raw mut tid, snapshot, slot))
         });
-        let result = if found {
-            ffi::deform_slot(slot, (*(*relation).rd_att).natts);
-            body(slot)
-        } else {
-            Ok(())
-        };
+        if !found {
+            error!("could not fetch a row that was found under the same snapshot");
+        }
+        ffi::deform_slot(slot, (*(*relation).rd_att).natts);
+        let result = body(slot);
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         result
     }
@@ -213,6 +248,25 @@ pub(super) unsafe fn with_row<E>(
 pub(super) unsafe fn close_table(relation: pg_sys::Relation) {
     // SAFETY: the caller vouches.
     unsafe { pg_sys::relation_close(relation, pg_sys::NoLock as i32) };
+}
+
+/// Closes a table and gives its lock back, as far as this was the only one that took it.
+///
+/// # Safety
+///
+/// As of [`close_table`].
+pub(super) unsafe fn close_and_unlock(relation: pg_sys::Relation) {
+    // SAFETY: the caller vouches.
+    unsafe { pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32) };
+}
+
+/// Locks the partitions of a table, unless somebody has one of them locked. Says whether it has.
+pub(super) fn lock_partitions_unless_locked(root: pg_sys::Oid) -> bool {
+    let mode = pg_sys::AccessShareLock as i32;
+    // SAFETY: a transaction is open, which keeps the locks.
+    let lock = |relid: &u32| unsafe { pg_sys::ConditionalLockRelationOid((*relid).into(), mode) };
+    let Partitions { leaves, inner } = Partitions::of(root);
+    inner.iter().chain(&leaves).all(lock)
 }
 
 /// Lets other processes have their say in a long scan.
@@ -245,7 +299,7 @@ pub(super) unsafe fn size_of(relation: pg_sys::Relation) -> TableSize {
         let toast = if toast_oid == pg_sys::InvalidOid { None } else { open_table(toast_oid) };
         let toast_bytes = toast.map_or(0, |toast| {
             let blocks = pg_sys::RelationGetNumberOfBlocksInFork(toast, main);
-            close_table(toast);
+            close_and_unlock(toast);
             u64::from(blocks) * u64::from(pg_sys::BLCKSZ)
         });
         TableSize { blocks, toast_bytes, relfilenode: compat::relfilenode(relation) }

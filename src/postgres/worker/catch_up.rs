@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::super::catalog::event::{Event, Severity};
-use super::super::catalog::table::{MirrorTableRow, TableState};
+use super::super::catalog::table::{CopyTable, MirrorTableRow, TableState};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, Handover, Role};
 use super::super::{catalog, failpoint, labels, session};
 use super::complete::complete_rows;
 use super::start::Mirror;
+use crate::definition::AlterStep;
 use crate::lsn::Lsn;
+use crate::sink::{Job, StatementError};
 
 /// Nearer than this the mirror worker is asked to stand still.
 const NEAR: u64 = 1 << 20;
@@ -52,8 +54,12 @@ fn copied_tables(mirror: &Mirror) -> Vec<MirrorTableRow> {
     };
     let copied: Vec<&MirrorTableRow> =
         session::transaction(|| mirror.tables.iter().filter(is_copied).collect());
-    let in_step =
-        |table: &MirrorTableRow| MirrorTableRow { state: TableState::Ready, catch_up: None, ..table.clone() };
+    let in_step = |table: &MirrorTableRow| MirrorTableRow {
+        state: TableState::Ready,
+        catch_up: None,
+        target: table.copied_into(),
+        ..table.clone()
+    };
     copied.into_iter().map(in_step).collect()
 }
 
@@ -122,6 +128,8 @@ impl Follower {
         }
         let reached = self.position();
         failpoint::hit("sync_caught_up");
+        self.put_in_place();
+        failpoint::hit("sync_swapped");
         self.write_down(reached);
         failpoint::hit("sync_written_down");
         shmem::update(&self.mirror.name, |slot| slot.sync.handover = Handover::Done);
@@ -129,11 +137,40 @@ impl Follower {
         self.decoder.feed().shut_down();
     }
 
+    /// Tables that were filled beside their targets take their places, with everything up to here. Until they are written
+    /// down nobody streams into them, so whatever ends before that leaves rows that are older than others, and no others.
+    fn put_in_place(&mut self) {
+        // As it is now: one may have been taken out of the mirror.
+        let rows = session::transaction(|| catalog::table::list(&self.mirror.name));
+        for table in &self.tables {
+            let is_wanted = |row: &&MirrorTableRow| {
+                row.relid == table.relid && row.state == TableState::Copying && row.copy == table.copy
+            };
+            let (Some(copy), Some(row)) = (&table.copy, rows.iter().find(is_wanted)) else { continue };
+            if !self.decoder.feed().follows(table.relid.to_u32()) {
+                continue;
+            }
+            let CopyTable { table: with, mark } = copy.clone();
+            let steps = vec![
+                AlterStep::Swap { with: with.clone(), mark: mark.clone() },
+                AlterStep::DropSwapped { table: with, mark },
+            ];
+            let (feed, relid) = (self.decoder.feed(), table.relid.to_u32());
+            match feed.change_target(Job::Alter { target: row.target.clone(), steps }) {
+                Ok(()) => {}
+                Err(problem @ StatementError::Undone { .. }) => {
+                    feed.copy_table_again(relid, problem.to_string())
+                }
+                Err(problem) => feed.fail_table(relid, problem.to_string()),
+            }
+        }
+    }
+
     fn write_down(&mut self, reached: Lsn) {
         let name = self.mirror.name.as_str();
         let feed = self.decoder.feed();
         let (news, incarnation) = (feed.take_news(reached), feed.incarnation());
-        session::transaction(|| {
+        catalog::mirror::transaction(name, || {
             news.write_down(name);
             for table in &self.tables {
                 if catalog::table::set_caught_up(name, table.relid, self.start, reached) {

@@ -4,17 +4,20 @@
 //! does that with the catalogs of the present, and with the rights of the mirror's owner: an operator of the key may be
 //! anybody's. It waits for nobody's lock: a table that is locked is tried again in a moment.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use pgrx::pg_sys;
 
+use super::super::catalog::table::MirrorTableRow;
 use super::super::catalog::{self, lookup::Lookup};
-use super::super::decode::Feed;
+use super::super::decode::{Feed, IncompleteKey};
 use super::super::scan::{self, RowFilter};
 use super::super::tuple::RowMemory;
 use super::super::{failpoint, session};
-use super::source::{Source, Unreadable};
+use super::source::{Opened, Source, Unreadable};
 use super::start::Mirror;
+use crate::encode::Stamp;
 
 /// So many rows are read in one transaction.
 const ROWS_AT_A_TIME: usize = 500;
@@ -54,19 +57,29 @@ fn is_in_progress(xid: u32) -> bool {
     unsafe { pg_sys::TransactionIdIsInProgress(pg_sys::TransactionId::from(xid)) }
 }
 
-type Keys = Vec<Box<[u8]>>;
+type Keys = Vec<IncompleteKey>;
 
 /// Reads the rows of some keys; gives the keys back when somebody has the table locked.
 fn complete(mirror: &Mirror, feed: &mut Feed, relid: u32, keys: Keys) -> Result<(), Keys> {
     let oid = pg_sys::Oid::from(relid);
     let Some(table) = mirror.table(oid) else { return Ok(()) };
     let Some(relation) = scan::open_table_unless_locked(oid) else { return Err(keys) };
+    if table.is_partitioned && !scan::lock_partitions_unless_locked(oid) {
+        // SAFETY: just opened, and used no more.
+        unsafe { scan::close_table(relation) };
+        return Err(keys);
+    }
     // SAFETY: just opened and locked, until the end of the transaction; closed below.
     let taken = unsafe {
-        let taken = match Source::of(relation, table, mirror) {
+        let opened = Opened { table: relation, rows: relation };
+        let source = Source::of(opened, table, mirror);
+        if source.is_ok() {
+            feed.look_if_never_seen(relid, relation, mirror.columns_of(oid));
+        }
+        let taken = match source {
             // The stream may still be at rows of an earlier definition.
             Ok(source) if feed.writes_columns_of(&source.spec) => {
-                read(mirror, feed, relation, &source, &keys)
+                read(mirror, feed, table, opened, source, &keys)
             }
             Ok(_) | Err(Unreadable::Changed) => {
                 feed.give_up_following(
@@ -90,39 +103,123 @@ fn complete(mirror: &Mirror, feed: &mut Feed, relid: u32, keys: Keys) -> Result<
 
 /// # Safety
 ///
-/// The relation is open and locked, and `source` was made from it.
+/// The relations are open and locked, those of partitions too, and `source` was made from them.
 unsafe fn read(
     mirror: &Mirror,
     feed: &mut Feed,
-    relation: pg_sys::Relation,
-    source: &Source,
-    keys: &[Box<[u8]>],
+    table: &MirrorTableRow,
+    opened: Opened,
+    source: Source,
+    keys: &[IncompleteKey],
 ) -> Result<(), String> {
-    let lookup = Lookup::new(&source.spec, relation)?;
-    let mut memory = RowMemory::new();
-    // SAFETY: the text is the catalog's, and the transaction is open until the filter is freed.
-    let mut filter =
-        unsafe { mirror.row_filter_of(source.spec.relid.into()).map(|node| RowFilter::new(node)) };
+    let lookup = Lookup::new(&source.spec, opened.table)?;
+    let mut places = Places { mirror, table, opened, known: HashMap::new(), memory: RowMemory::new() };
+    // SAFETY: the caller vouches for both.
+    unsafe { places.add(opened, source) };
     let mut result = Ok(());
-    for key in keys {
-        let tid = catalog::with_rights_of(mirror.row.owner, || lookup.find(key))?;
-        let Some(tid) = tid else { continue };
-        // SAFETY: the caller vouches for the relation; the row is used before the slot is dropped.
-        result = unsafe {
-            scan::with_row(relation, tid, |slot| {
-                if filter.as_mut().is_some_and(|filter| !filter.passes(slot)) {
-                    return Ok(());
-                }
-                memory.scoped(|| feed.completed(source.spec.relid, &source.reader.slot_row(slot)))
-            })
+    for (key, stamp) in keys {
+        let found = catalog::with_rights_of(mirror.row.owner, || lookup.find(key))?;
+        let Some((relid, tid)) = found else {
+            feed.is_missing(places.spec_relid(), key);
+            continue;
         };
+        // SAFETY: the caller vouches for the relations.
+        result = unsafe { places.read(feed, (key, *stamp), relid, tid) };
         if result.is_err() {
             break;
         }
     }
-    if let Some(filter) = filter {
-        // SAFETY: of this transaction, and used no more.
-        unsafe { filter.free() };
-    }
+    // SAFETY: of this transaction, and used no more.
+    unsafe { places.close() };
     result
+}
+
+/// The relations that have rows of one table.
+struct Places<'a> {
+    mirror: &'a Mirror,
+    table: &'a MirrorTableRow,
+    opened: Opened,
+    known: HashMap<pg_sys::Oid, Place>,
+    memory: RowMemory,
+}
+
+struct Place {
+    opened: Opened,
+    source: Source,
+    filter: Option<RowFilter>,
+}
+
+impl Places<'_> {
+    /// The table of the mirror.
+    fn spec_relid(&self) -> u32 {
+        self.table.relid.to_u32()
+    }
+
+    /// # Safety
+    ///
+    /// The relations are open and locked, and `source` was made from them.
+    unsafe fn add(&mut self, opened: Opened, source: Source) -> &mut Place {
+        // SAFETY: the caller vouches for the relations; the transaction is open until the filter is freed. A partitioned
+        // table itself has no rows.
+        let (filter, relid) = unsafe { (self.mirror.row_filter(opened), (*opened.rows).rd_id) };
+        self.known.entry(relid).insert_entry(Place { opened, source, filter }).into_mut()
+    }
+
+    /// Reads the row of a place, which is this table's or one of its partitions', and puts it into the pipeline.
+    ///
+    /// # Safety
+    ///
+    /// The table and its partitions are locked.
+    unsafe fn read(
+        &mut self,
+        feed: &mut Feed,
+        (key, stamp): (&[u8], Stamp),
+        relid: pg_sys::Oid,
+        tid: pg_sys::ItemPointerData,
+    ) -> Result<(), String> {
+        if !self.known.contains_key(&relid) {
+            let Some(rows) = scan::open_table(relid) else { return Ok(()) };
+            let opened = Opened { table: self.opened.table, rows };
+            // SAFETY: the caller vouches for the table; the partition was just opened.
+            unsafe {
+                match Source::of(opened, self.table, self.mirror) {
+                    Ok(source) => self.add(opened, source),
+                    Err(problem) => return Err(problem.reason()),
+                };
+            }
+        }
+        let Self { known, memory, .. } = self;
+        let Some(Place { opened, source, filter }) = known.get_mut(&relid) else { return Ok(()) };
+        source.reader.stamp(stamp);
+        // SAFETY: the caller vouches for the relation; the row is used before the slot is dropped.
+        unsafe {
+            scan::with_row(opened.rows, tid, |slot| {
+                if filter.as_mut().is_some_and(|filter| !filter.passes(slot)) {
+                    feed.is_missing(source.spec.relid, key);
+                    return Ok(());
+                }
+                memory.scoped(|| feed.completed(source.spec.relid, &source.reader.slot_row(slot)));
+                Ok(())
+            })
+        }
+    }
+
+    /// Closes the partitions.
+    ///
+    /// # Safety
+    ///
+    /// Nothing of them is used any more.
+    unsafe fn close(self) {
+        for place in self.known.into_values() {
+            // SAFETY: the caller vouches.
+            unsafe {
+                if let Some(filter) = place.filter {
+                    filter.free();
+                }
+                if place.opened.rows != self.opened.table {
+                    scan::close_table(place.opened.rows);
+                }
+            }
+        }
+    }
 }

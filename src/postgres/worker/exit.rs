@@ -5,9 +5,10 @@
 //! ([`on_exit`]), which also runs after an ERROR and after a plain return.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
+use super::super::caught::{report_of, text_of};
 use super::super::shmem::{self, MirrorState};
 
 /// Runs the body of a worker that belongs to a mirror; an error is written into the mirror's slot of shared memory
@@ -45,21 +46,6 @@ pub(super) fn run_helper(mirror: &str, body: impl FnOnce() + std::panic::UnwindS
 /// Errors that say nothing about the mirror: somebody asked the worker to end.
 fn is_by_request(code: PgSqlErrorCode) -> bool {
     matches!(code, PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN)
-}
-
-fn report_of(error: &CaughtError) -> &ErrorReportWithLevel {
-    match error {
-        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
-        CaughtError::RustPanic { ereport, .. } => ereport,
-    }
-}
-
-fn text_of(error: &CaughtError) -> String {
-    let report = report_of(error);
-    match report.detail() {
-        Some(detail) => format!("{}: {detail}", report.message()),
-        None => report.message().to_owned(),
-    }
 }
 
 fn note(mirror: &str, error: &CaughtError) {

@@ -1,7 +1,8 @@
 //! The holder: takes a snapshot, and then only holds it. What for, and with which slot, is its task:
 //!
-//! * `Slot`: the mirror's own slot, together with the snapshot that belongs to it. Everything that committed before the
-//!   slot's consistent point is in the snapshot, everything after it comes out of the slot.
+//! * `Slot`: the mirror's own slot, together with the snapshot that belongs to it ([`new_slot`]). Everything that committed
+//!   before the start of the slot is in the snapshot, everything after it comes out of the slot. A mirror that goes on from an
+//!   export gets a copy of the export's slot, and no snapshot.
 //! * `Snapshot`: a snapshot of now, for a copy that lost its own, or that tables have joined.
 //! * `Tables`: like `Slot`, for tables that are copied while the others stream. The slot is temporary: it goes with this
 //!   process. When they are copied the holder decodes it itself ([`super::catch_up`]).
@@ -18,8 +19,8 @@ use pgrx::prelude::*;
 
 use super::super::compat::SlotLasting;
 use super::super::shmem::{self, Handover, Holder, HolderPhase, HolderTask, Text};
-use super::super::{catalog, compat, failpoint, ffi, latch, session};
-use super::{catch_up, exit};
+use super::super::{catalog, compat, failpoint, ffi, guc, latch, session};
+use super::{catch_up, exit, new_slot};
 use crate::lsn::Lsn;
 
 /// Main function of `dbmazz snapshot holder`. Its arguments are the database and the mirror.
@@ -67,24 +68,27 @@ unsafe extern "C-unwind" fn forget_holder(_code: i32, place: pg_sys::Datum) {
 
 fn hold_slot(mirror: &str) {
     session::report_activity(&format!("mirror {mirror}: creating the replication slot"));
-    let wants_copy = session::transaction(|| catalog::mirror::read(mirror)).is_some_and(|row| row.copy_rows);
+    let row = session::transaction(|| catalog::mirror::read(mirror));
+    let wants_copy = row.as_ref().is_some_and(|row| row.copy_rows);
     let name = slot_name(mirror);
     failpoint::hit("start_before_slot");
-    // SAFETY: this process holds no slot.
-    unsafe { compat::create_slot(&name, SlotLasting::UntilMadePersistent) };
-    let (snapshot, consistent_lsn) = find_start(wants_copy);
-    // SAFETY: the slot was created above and is this process' own.
-    unsafe {
-        pg_sys::ReplicationSlotPersist();
-        pg_sys::ReplicationSlotRelease();
+    let options = row.and_then(|row| guc::defaults().merged(&row.options).ok());
+    if let Some(export) = options.and_then(|options| options.from_export) {
+        let begin = session::transaction(|| catalog::export::copy_slot(export, &name.to_string_lossy()));
+        failpoint::hit("start_slot_persistent");
+        announce(mirror, "", begin);
+        return hold(mirror);
     }
+    let slot = new_slot::create(&name, SlotLasting::UntilMadePersistent, wants_copy);
     failpoint::hit("start_slot_persistent");
-    announce(mirror, &snapshot, consistent_lsn);
+    announce(mirror, &slot.snapshot, slot.start);
     hold(mirror);
 }
 
 fn hold_snapshot(mirror: &str) {
     session::report_activity(&format!("mirror {mirror}: taking a snapshot"));
+    // What commits after this is in the stream, whether or not the snapshot sees it.
+    let position = compat::flush_position();
     // SAFETY: no transaction is open. This one stays open until the process ends.
     unsafe {
         pg_sys::StartTransactionCommand();
@@ -93,7 +97,7 @@ fn hold_snapshot(mirror: &str) {
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
     let snapshot = catalog::export_snapshot();
-    announce(mirror, &snapshot, Lsn::INVALID);
+    announce(mirror, &snapshot, position);
     hold(mirror);
 }
 
@@ -101,12 +105,8 @@ fn hold_for_tables(mirror: &str, database: pg_sys::Oid) {
     session::report_activity(&format!("mirror {mirror}: creating a replication slot for tables"));
     let name = format!("dbmazz_tables_{}", std::process::id());
     let c_name = CString::new(name.as_str()).unwrap_or_default();
-    // SAFETY: this process holds no slot; no other one has its number in the name.
-    unsafe { compat::create_slot(&c_name, SlotLasting::AsLongAsTheProcess) };
-    let (snapshot, consistent_lsn) = find_start(true);
-    // SAFETY: the slot was created above; a temporary one stays this process' own.
-    unsafe { pg_sys::ReplicationSlotRelease() };
-    announce(mirror, &snapshot, consistent_lsn);
+    let slot = new_slot::create(&c_name, SlotLasting::AsLongAsTheProcess, true);
+    announce(mirror, &slot.snapshot, slot.start);
     hold(mirror);
     session::leave_if_unwanted(mirror);
     if shmem::find(mirror).is_none_or(|slot| slot.pid == 0) {
@@ -114,42 +114,12 @@ fn hold_for_tables(mirror: &str, database: pg_sys::Oid) {
     }
     // SAFETY: the transaction that the export left is open, and this process has done nothing in it.
     unsafe { ffi::end_exported_snapshot() };
-    catch_up::run(mirror, database, &name, consistent_lsn);
+    catch_up::run(mirror, database, &name, slot.start);
 }
 
 /// The name of a mirror's slot.
 fn slot_name(mirror: &str) -> CString {
     CString::new(format!("dbmazz_{mirror}")).unwrap_or_default()
-}
-
-/// Finds the place from which the slot of this process can be decoded; exports the snapshot of that place, if one is
-/// wanted. Returns its name and the place.
-fn find_start(export: bool) -> (String, Lsn) {
-    // SAFETY: the sequence of walsender.c: the context is made inside a transaction without xid, so that this process'
-    // xmin stays visible to vacuum (it will hold a snapshot); the start point and the export outside of one. The context's
-    // memory is the process'.
-    unsafe {
-        pg_sys::StartTransactionCommand();
-        pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-        let mut reader = ffi::xlog_reader_routine(ffi::READ_LOCAL_PAGE);
-        let ctx = pg_sys::CreateInitDecodingContext(
-            c"pgoutput".as_ptr(),
-            std::ptr::null_mut(),
-            export,
-            pg_sys::InvalidXLogRecPtr.into(),
-            &raw mut reader,
-            None,
-            None,
-            None,
-        );
-        pg_sys::CommitTransactionCommand();
-        failpoint::hit("start_slot_ephemeral");
-        pg_sys::DecodingContextFindStartpoint(ctx);
-        let snapshot = if export { ffi::export_snapshot(ctx) } else { String::new() };
-        let consistent = Lsn((*(*ctx).slot).data.confirmed_flush);
-        pg_sys::FreeDecodingContext(ctx);
-        (snapshot, consistent)
-    }
 }
 
 /// Says that the snapshot can be imported from now on.

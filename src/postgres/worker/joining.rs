@@ -79,9 +79,11 @@ impl Joining {
         }
     }
 
-    /// Has tables copied that want it, unless that is being done. Loads of theirs must not be on their way.
+    /// Has tables copied that want it, and dropped what earlier copies have left, unless that is being done. Loads of theirs
+    /// must not be on their way.
     pub(super) fn start_copy(&mut self, mirror: &Mirror) {
-        let is_wanted = mirror.tables.iter().any(|table| table.wants_copy());
+        let is_wanted =
+            mirror.has_abandoned_copies || mirror.tables.iter().any(|table| mirror.can_be_copied(table));
         if !is_wanted || self.sync.is_some() || Instant::now() < self.not_before {
             return;
         }

@@ -22,6 +22,7 @@ use super::super::{catalog, compat, failpoint, labels, session};
 use super::complete::complete_rows;
 use super::joining::{Joining, Next};
 use super::owner::Owner;
+use super::publication::PublicationWatch;
 use super::standstill::Stop;
 use super::start::{self, DefinitionWatch, Mirror};
 use super::{exit, guard, identity, owner};
@@ -38,9 +39,8 @@ const IDLE_CHECKPOINT_BYTES: u64 = 16 << 20;
 const LETTING_GO_INTERVAL: Duration = Duration::from_secs(10);
 /// One turn decodes no longer than this, unless a single transaction takes longer.
 const TURN: Duration = Duration::from_millis(50);
-/// How long the worker sleeps between looks at the log: the first when it is busy, the last when nothing happens.
+/// How long the worker sleeps between looks at the log when it is busy.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
-const LONGEST_SLEEP: Duration = Duration::from_millis(25);
 /// How long a mirror that is being paused waits for its loads.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -122,6 +122,29 @@ fn run(name: &str, database: pg_sys::Oid) {
     Streamer::new(mirror, loader, labels, owner, from).run();
 }
 
+/// Goes on with a wish for rejected rows to be tried again, if there is one.
+fn retry(mirror: &str, retry: Retry, feed: &mut Feed) -> Retry {
+    match retry {
+        Retry::Idle => match shmem::find(mirror) {
+            Some(slot) if slot.retries_wanted > slot.retries_done => {
+                feed.retry_parked();
+                failpoint::hit("rejected_noted");
+                Retry::Reading(slot.retries_wanted)
+            }
+            _ => Retry::Idle,
+        },
+        Retry::Reading(wish) if feed.incomplete().is_empty() => {
+            feed.seal_everything();
+            Retry::Loading(wish, feed.received_lsn())
+        }
+        Retry::Loading(wish, position) if feed.durable_lsn() >= position && feed.has_told_of_rejected() => {
+            shmem::update(mirror, |slot| slot.retries_done = slot.retries_done.max(wish));
+            Retry::Idle
+        }
+        underway => underway,
+    }
+}
+
 /// The loop of a streaming mirror.
 struct Streamer {
     mirror: Mirror,
@@ -134,8 +157,32 @@ struct Streamer {
     /// What the row of the owner said at that checkpoint.
     owner_lsn: Lsn,
     sleep: Duration,
+    longest_sleep: Duration,
     definition: DefinitionWatch,
     joining: Joining,
+    /// A table has joined of which changes may have been left out: the log has to be read again from before them.
+    begins_anew: bool,
+    publication: PublicationWatch,
+    retry: Retry,
+}
+
+/// How long a worker sleeps between looks at the log when nothing happens: a tenth of the time that a change may wait for its
+/// load. That time is counted from the look before, so it is not any longer for that.
+fn longest_sleep(flush_interval: Duration) -> Duration {
+    // Of a short interval not more than half: what is committed just after a look would else wait longer for the next one.
+    let shortest = (flush_interval / 2).clamp(SHORTEST_SLEEP, Duration::from_millis(10));
+    (flush_interval / 10).clamp(shortest, Duration::from_millis(50))
+}
+
+/// A wish for rejected rows to be tried again.
+#[derive(Clone, Copy)]
+enum Retry {
+    /// There is none.
+    Idle,
+    /// The rows are read from the source, for wishes up to this one …
+    Reading(u64),
+    /// … and loaded; everything up to this position must be durable, and told.
+    Loading(u64, Lsn),
 }
 
 impl Streamer {
@@ -145,9 +192,12 @@ impl Streamer {
         session::report_activity(&format!("mirror {}: streaming from {from}", mirror.name));
         let feed = Feed::new(&mirror.name, Role::Mirror, &mirror.options, &mirror.tables, loader, labels);
         let publication = mirror.row.publication.as_deref();
+        let longest_sleep = longest_sleep(mirror.options.flush_interval.length());
         let decoder = Decoder::start(&mirror.slot_name(), publication, from, feed);
         Self {
             joining: Joining::new(&mirror.name),
+            publication: PublicationWatch::new(),
+            retry: Retry::Idle,
             mirror,
             decoder,
             owner_lsn: owner.written_lsn(),
@@ -156,7 +206,9 @@ impl Streamer {
             confirmed: from,
             confirmed_at: Instant::now(),
             sleep: SHORTEST_SLEEP,
+            longest_sleep,
             definition: DefinitionWatch::new(),
+            begins_anew: false,
         }
     }
 
@@ -166,8 +218,8 @@ impl Streamer {
             if session::is_unwanted(&self.mirror.name) {
                 return self.say_farewell();
             }
-            if self.definition_was_mended() {
-                start::log_restart(&self.mirror.name);
+            if self.begins_anew || self.definition_was_mended() {
+                self.say_why_it_restarts();
                 shmem::update(&self.mirror.name, |slot| slot.restart_at_once = true);
                 return self.decoder.feed().shut_down();
             }
@@ -181,10 +233,21 @@ impl Streamer {
                 Ok(has_decoded) => has_decoded,
                 Err(stop) => return self.stand_still(stop),
             };
-            self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(LONGEST_SLEEP) };
+            self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(self.longest_sleep) };
             let deadline = self.decoder.feed().time_to_next_seal();
             let sleep = deadline.map_or(self.sleep, |deadline| deadline.min(self.sleep));
             self.decoder.feed().wait(sleep);
+        }
+    }
+
+    fn say_why_it_restarts(&self) {
+        let name = &self.mirror.name;
+        if self.begins_anew {
+            log!(
+                "dbmazz worker of mirror \"{name}\" will restart to read the log from before a table joined"
+            );
+        } else {
+            start::log_restart(name);
         }
     }
 
@@ -202,10 +265,15 @@ impl Streamer {
         let until = Instant::now() + TURN;
         let position = self.decoder.decode_records(end, |feed| feed.is_time_for_a_pause(until));
         let feed = self.decoder.feed();
+        self.retry = retry(&self.mirror.name, self.retry, feed);
         complete_rows(&self.mirror, feed);
         feed.turn(Instant::now());
         let is_letting_go = feed.is_letting_go();
+        if feed.list_has_changed() {
+            shmem::tables_changed(&self.mirror.name);
+        }
         self.keep_promises()?;
+        self.publication.look(&self.mirror);
         if !is_letting_go {
             self.joining.start_copy(&self.mirror);
         }
@@ -239,7 +307,8 @@ impl Streamer {
             return Ok(false);
         };
         self.mirror.follow(mirror);
-        self.decoder.feed().set_tables(&self.mirror.tables);
+        let has_joined = self.decoder.feed().set_tables(&self.mirror.tables);
+        self.begins_anew = has_joined && self.decoder.may_lack_changes();
         // Others have loaded what joins now: the target says so before a checkpoint does.
         self.decoder.feed().target_was_changed();
         failpoint::hit("sync_tables_read");

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use super::super::catalog::checkpoint;
 use super::super::catalog::identity::{self as record, Standing};
 use super::super::loader::Loader;
-use super::super::{compat, session};
+use super::super::{catalog, compat};
 use super::identity::Checked;
 use super::standstill::Stop;
 use super::start::{DefinitionWatch, Mirror};
@@ -34,7 +34,7 @@ pub(super) fn claim(
     let owner = Owner::new(mirror, checked, incarnation);
     let found = owner.run(mirror, loader, OwnerStep::Look { mirror: mirror.name.clone() });
     judge(found.as_ref(), &owner.claimant(checked))?;
-    session::transaction(|| {
+    catalog::mirror::transaction(&mirror.name, || {
         if checked.last.is_none() {
             record::settle(&mirror.name, &checked.here);
         }
@@ -52,7 +52,7 @@ pub(super) fn claim(
     let timeline = compat::timeline();
     let is_promoted = checked.checkpoint.is_some_and(|last| last.timeline != timeline);
     if !is_settled || is_promoted {
-        session::transaction(|| {
+        catalog::mirror::transaction(&mirror.name, || {
             record::settle(&mirror.name, &checked.here);
             checkpoint::write_timeline(&mirror.name, timeline);
         });

@@ -5,7 +5,6 @@ use pgrx::prelude::*;
 
 use super::super::catalog;
 use super::super::catalog::event::{Event, Severity};
-use super::super::session;
 use super::super::shmem::{self, MirrorState, Text};
 use crate::identity::{Standstill, Trouble};
 use crate::owner::OwnerTrouble;
@@ -43,11 +42,11 @@ impl Stop {
         };
         let message = format!("mirror \"{mirror}\" has been stopped: {}", self.reason);
         warning!("{message}");
-        session::transaction(|| {
+        catalog::mirror::transaction(mirror, || {
+            catalog::mirror::write_state(mirror, state, Some(&self.reason));
             if self.standstill == Standstill::Paused {
                 catalog::identity::contest(mirror);
             }
-            catalog::mirror::write_state(mirror, state, Some(&self.reason));
             let (detail, hint) = (self.detail.as_deref(), Some(self.hint));
             Event { detail, hint, ..Event::of(mirror, Severity::Error, &message) }.record();
         });

@@ -12,11 +12,13 @@ use super::super::catalog::publication::Published;
 use super::super::catalog::relation::{self, Columns};
 use super::super::catalog::table::{Layout, MirrorTableRow};
 use super::super::loader::Loader;
+use super::super::scan::RowFilter;
 use super::super::shmem::MirrorState;
-use super::super::{catalog, failpoint, guc, latch, scan, session, shmem};
-use crate::options::Options;
+use super::super::{catalog, failpoint, guc, labels, latch, scan, session, shmem};
+use super::source::Opened;
+use crate::options::{OnStatement, Options};
 use crate::sink::starrocks::StarRocksConfig;
-use crate::sink::{Job, Label, LoadError, Outcome};
+use crate::sink::{LoadError, Outcome};
 use crate::table::TableSpec;
 
 /// A mirror as its tables define it.
@@ -29,6 +31,8 @@ pub(super) struct Mirror {
     /// Which version of the list that is at least ([`shmem::tables_changed`]).
     pub(super) tables_version: u64,
     pub(super) config: StarRocksConfig,
+    /// Whether the target has tables of copies that nobody wants any more.
+    pub(super) has_abandoned_copies: bool,
     /// Whether the stream has begun, so that whatever is copied is copied beside it.
     streams: bool,
     /// What the publication publishes, by table; empty without one.
@@ -51,6 +55,7 @@ impl Mirror {
             let published = publication.map(|publication| publication.tables).unwrap_or_default();
             let published = published.into_iter().map(|table| (table.relid, table)).collect();
             let streams = catalog::checkpoint::read(name).is_some();
+            let has_abandoned_copies = catalog::table::has_abandoned_copies(name);
             Some(Self {
                 name: name.to_owned(),
                 database,
@@ -59,6 +64,7 @@ impl Mirror {
                 tables,
                 tables_version,
                 config,
+                has_abandoned_copies,
                 streams,
                 published,
             })
@@ -68,19 +74,31 @@ impl Mirror {
     /// Reads the list of tables again, and what is written down of each.
     pub(super) fn read_tables(&mut self) {
         self.tables_version = version_of_tables(&self.name);
-        self.tables = session::transaction(|| catalog::table::list(&self.name));
+        (self.tables, self.has_abandoned_copies) = session::transaction(|| {
+            (catalog::table::list(&self.name), catalog::table::has_abandoned_copies(&self.name))
+        });
     }
 
     /// Takes over what is newer of the tables. Server and options stay as they were when the worker began.
     pub(super) fn follow(&mut self, newer: Self) {
         self.tables = newer.tables;
         self.tables_version = newer.tables_version;
+        self.has_abandoned_copies = newer.has_abandoned_copies;
         self.published = newer.published;
     }
 
     /// A table of the mirror.
     pub(super) fn table(&self, relid: pg_sys::Oid) -> Option<&MirrorTableRow> {
         self.tables.iter().find(|table| table.relid == relid)
+    }
+
+    /// Whether a table waits for a copy that can be made. One that follows a dropped table of the same name waits until that
+    /// has left: its last rows must not come on top.
+    pub(super) fn can_be_copied(&self, table: &MirrorTableRow) -> bool {
+        let is_earlier = |other: &MirrorTableRow| {
+            other.relid != table.relid && other.target == table.target && !other.wants_copy()
+        };
+        table.wants_copy() && !self.tables.iter().any(is_earlier)
     }
 
     /// The state that the mirror is in while tables are copied.
@@ -94,9 +112,33 @@ impl Mirror {
         list.map_or(Columns::All, Columns::Listed)
     }
 
-    /// Which rows of a table are mirrored: the text of an expression tree, none for all.
-    pub(super) fn row_filter_of(&self, relid: pg_sys::Oid) -> Option<&str> {
-        self.published.get(&relid).and_then(|published| published.row_filter.as_deref())
+    /// Which of the rows are mirrored that a table has in these relations: none for all. Lives in the transaction.
+    ///
+    /// # Safety
+    ///
+    /// The relations are open.
+    pub(super) unsafe fn row_filter(&self, opened: Opened) -> Option<RowFilter> {
+        let Opened { table, rows } = opened;
+        // SAFETY: the caller vouches for the relations.
+        let (table_id, rows_id) = unsafe { ((*table).rd_id, (*rows).rd_id) };
+        let published = self.published.get(&table_id)?;
+        let own = published.partitions.iter().find(|partition| partition.relid == rows_id);
+        let (node, columns_of) = match own {
+            Some(partition) => (partition.row_filter.as_deref()?, rows),
+            None => (published.row_filter.as_deref()?, table),
+        };
+        // SAFETY: as above; the text is the catalog's.
+        Some(unsafe { RowFilter::new(node, columns_of, rows) })
+    }
+
+    /// Why what is published of a table cannot be mirrored, if so.
+    fn unfit_terms(&self, relid: pg_sys::Oid) -> Option<String> {
+        let published = self.published.get(&relid)?;
+        let listed = published.partitions.iter().find(|partition| partition.columns.is_some())?;
+        Some(format!(
+            "partition \"{}\" has a column list of its own in the publication",
+            catalog::partition::name(listed.relid)
+        ))
     }
 
     /// Whether server or user mapping say something else by now.
@@ -170,14 +212,16 @@ pub(super) struct Described {
 ///
 /// # Errors
 ///
-/// The reason why the table cannot be copied, as a sentence without its end.
-pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Result<Described, String> {
-    let Some(relation) = scan::open_table(table.relid) else {
-        return Err("the table does not exist".to_owned());
-    };
+/// The reason why the table cannot be copied, as a sentence without its end; none when it has been dropped.
+pub(super) fn describe_for_copy(
+    mirror: &Mirror,
+    table: &MirrorTableRow,
+) -> Result<Described, Option<String>> {
+    let Some(relation) = scan::open_table(table.relid) else { return Err(None) };
     // SAFETY: the relation was just opened, in this transaction, and is closed below.
     let described = unsafe {
-        relation::describe(relation, table.target.clone(), &mirror.options, mirror.columns_of(table.relid))
+        let (target, columns) = (table.target.clone(), mirror.columns_of(table.relid));
+        relation::describe(relation, target, Some(&table.known_as), &mirror.options, columns)
     };
     // SAFETY: as above.
     let layout = unsafe { relation::layout(relation) };
@@ -194,35 +238,55 @@ pub(super) fn describe_for_copy(mirror: &Mirror, table: &MirrorTableRow) -> Resu
     // SAFETY: opened above and used no more.
     unsafe { scan::close_table(relation) };
     if !may_read {
-        return Err("the owner of the mirror has no right to read the table".to_owned());
+        return Err(Some("the owner of the mirror has no right to read the table".to_owned()));
     }
     if has_row_security {
-        return Err("row-level security would hide rows from the owner of the mirror".to_owned());
+        return Err(Some("row-level security would hide rows from the owner of the mirror".to_owned()));
     }
-    let spec = described.map_err(|problem| format!("it cannot be mirrored: {problem}"))?;
+    let unfit = |problem| Some(format!("it cannot be mirrored: {problem}"));
+    let spec = described.map_err(unfit)?;
+    if table.is_partitioned {
+        scan::check_partitions(&spec).map_err(unfit)?;
+    }
+    if table.filtered && spec.is_appended() {
+        return Err(Some("it has no key, and not all of its changes are published".to_owned()));
+    }
+    if let Some(reason) = mirror.unfit_terms(table.relid) {
+        return Err(Some(reason));
+    }
     Ok(Described { definition: relation::definition(&spec), spec: Arc::new(spec), layout })
 }
 
-/// Asks the target for every label that a worker which is gone may have used, all but those of the `living`, until the fate of each is known: a load
-/// that is still on its way must not arrive after newer rows.
+/// A table that was about to be copied has been dropped. The stream may not have come so far, or be behind it.
+pub(super) fn let_go_of_dropped(mirror: &Mirror, relid: pg_sys::Oid) {
+    match mirror.options.on_ddl {
+        OnStatement::Apply | OnStatement::Ignore => catalog::table::let_go(&mirror.name, relid),
+        OnStatement::Error => {
+            let source_name = mirror.table(relid).map_or("", |table| table.source_name.as_str());
+            catalog::table::fail(&mirror.name, relid, source_name, DROPPED);
+        }
+    }
+}
+
+/// Why a table has no rows any more.
+pub(super) const DROPPED: &str = "it has been dropped";
+
+/// Settles the labels of every worker that is gone, all but those of the `living` ([`labels::settle`]).
 pub(super) fn settle_earlier_labels(mirror: &Mirror, loader: &mut Loader, living: &[u64]) {
     let mut unsettled = session::transaction(|| catalog::incarnation::unsettled(&mirror.name));
     unsettled.retain(|earlier| !living.contains(&earlier.incarnation));
-    let mut definition = DefinitionWatch::new();
     for earlier in unsettled {
         session::report_activity(&format!("mirror {}: settling labels of an earlier worker", mirror.name));
-        // The lowest numbers are those that can be on their way. They are asked last: a load that a busy backend has
-        // received and not begun yet has a moment more to become known.
-        let jobs = (earlier.settled_until..earlier.reserved_until).rev().map(|number| Job::Settle {
-            database: mirror.config.database.clone(),
-            label: Label { mirror: mirror.name.as_str().into(), incarnation: earlier.incarnation, number },
-        });
-        for outcome in loader.run_all(jobs, |trouble| definition.begin_anew_if_mended(mirror, trouble)) {
-            if let Outcome::Settle(label, Err(problem)) = outcome
-                && problem != LoadError::NoFrontend
-            {
-                error!("could not settle label \"{label}\": {problem}");
-            }
+        let mut definition = DefinitionWatch::new();
+        let run = |jobs| {
+            let mut outcomes =
+                loader.run_all(jobs, |trouble| definition.begin_anew_if_mended(mirror, trouble));
+            // Where there is nobody to ask nothing is known.
+            outcomes.retain(|outcome| !matches!(outcome, Outcome::Settle(_, Err(LoadError::NoFrontend))));
+            Ok(outcomes)
+        };
+        if let Err(problem) = labels::settle(&mirror.name, &mirror.config.database, &earlier, run) {
+            error!("{problem}");
         }
         failpoint::hit("labels_settled");
         session::transaction(|| catalog::incarnation::remove(&mirror.name, earlier.incarnation));

@@ -19,7 +19,6 @@ use std::time::Duration;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::super::catalog::table::MirrorTableRow;
 use super::super::loader::Loader;
 use super::super::shmem::{self, HolderTask, Role};
 use super::super::{catalog, failpoint, labels, latch, session};
@@ -71,17 +70,13 @@ fn bring_in(mut mirror: Mirror) {
 
 /// Whatever was done for these tables before does not count: it belongs to a slot that is gone.
 fn begin(mirror: &mut Mirror, loader: &mut Loader) -> Vec<pg_sys::Oid> {
-    let wanted: Vec<pg_sys::Oid> = mirror
-        .tables
-        .iter()
-        .filter(|table| MirrorTableRow::wants_copy(table))
-        .map(|table| table.relid)
-        .collect();
-    session::transaction(|| {
+    let wanted: Vec<pg_sys::Oid> =
+        mirror.tables.iter().filter(|table| mirror.can_be_copied(table)).map(|table| table.relid).collect();
+    catalog::mirror::transaction(&mirror.name, || {
         for relid in &wanted {
             catalog::table::begin_anew(&mirror.name, *relid);
         }
     });
     mirror.read_tables();
-    make_ready(mirror, loader, &wanted, Rows::Replaced)
+    make_ready(mirror, loader, &wanted, Rows::Beside)
 }

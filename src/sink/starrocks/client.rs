@@ -31,7 +31,7 @@ use super::url::load_path;
 use super::verdict::{Verdict, judge};
 use crate::definition::AlterStep;
 use crate::owner::{OwnerRow, OwnerStep};
-use crate::sink::pack::Packer;
+use crate::sink::pack::{Packed, Packer};
 use crate::sink::retry::Backoff;
 use crate::sink::{
     Compression, Interrupter, Label, LabelFate, Load, LoadError, Loaded, Pace, Refusal, Sink, StatementError,
@@ -71,14 +71,14 @@ impl StarRocksSink {
     }
 
     fn attempt(&mut self, load: &Load) -> Result<(Attempt, u64), LoadError> {
-        let body = self.packer.pack(load, self.compression)?;
+        let Packed { body, compression } = self.packer.pack(load, self.compression)?;
         let bytes_sent = body.len() as u64;
         let login = match authorization(&self.config) {
             Ok(login) => login,
             Err(reason) => return Ok((Attempt::Credentials(reason), bytes_sent)),
         };
         let timeout_s = self.config.load_timeout.as_secs().max(1);
-        let mut headers = load_headers(load, self.compression, timeout_s).map_err(refused_by_us)?;
+        let mut headers = load_headers(load, compression, timeout_s).map_err(refused_by_us)?;
         headers.push(login);
         let path = load_path(&load.shape.target);
         let request = Request { path: &path, headers: &headers, body };
@@ -265,6 +265,10 @@ impl Sink for StarRocksSink {
         self.fate(database, label, watch)
     }
 
+    fn occupy(&mut self, database: &str, label: &Label, watch: &dyn Watch) -> Result<(), LoadError> {
+        self.use_up(database, label, watch)
+    }
+
     fn truncate(&mut self, target: &TargetTable, watch: &dyn Watch) -> Result<(), StatementError> {
         self.with_session(watch, |session| ddl::truncate(session, target))
     }
@@ -281,7 +285,11 @@ impl Sink for StarRocksSink {
         let replication_num = self.config.replication_num;
         self.with_session(watch, |session| {
             ddl::drop_table(session, &spec.target)?;
-            ddl::create_table(session, spec, replication_num)
+            match ddl::create_table(session, spec, replication_num)? {
+                fits @ (TableMatch::Created | TableMatch::Fits | TableMatch::Replaceable) => Ok(fits),
+                // An earlier statement was faster, with other columns.
+                _ => Err(ddl::taken_again(&spec.target)),
+            }
         })
     }
 
@@ -378,5 +386,6 @@ const ERROR_LOG_BYTES: u64 = 64 * 1024;
 const ERROR_LOG_LINES: usize = 10;
 const ERROR_LOG_LINE_CHARS: usize = 500;
 
+mod occupy;
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,12 @@
 //!
 //! It never shows its password: `Debug` leaves it out, and no error repeats it.
 
-use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::options::{
-    OptionError, parse_boolean, parse_urls, validate_mapping_options, validate_server_options, value,
-};
+use super::options::{validate_mapping_options, validate_server_options};
+use crate::server_options::{OptionError, parse_boolean, parse_urls, value};
+pub use crate::server_options::{Secret, TlsVerify};
 
 /// Where a StarRocks is and how to talk to it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,52 +36,9 @@ pub struct StarRocksConfig {
     pub load_timeout: Duration,
     /// Replicas of new tables. Without it the target's default counts.
     pub replication_num: Option<u32>,
-}
-
-/// Whether certificates are checked.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TlsVerify {
-    /// They are.
-    On,
-    /// Any certificate will do.
-    Off,
-}
-
-/// A password, or where to read it.
-#[derive(Clone, Eq, PartialEq)]
-pub enum Secret {
-    /// The password itself; may be empty.
-    Password(String),
-    /// A file whose first line is the password. It is read for each login: a new password needs no restart. The
-    /// server's own user reads it: who may name one is for the caller to decide.
-    File(PathBuf),
-}
-
-impl Secret {
-    /// The password as of now.
-    ///
-    /// # Errors
-    /// When the file cannot be read, in words for the administrator.
-    pub fn reveal(&self) -> Result<String, String> {
-        match self {
-            Self::Password(password) => Ok(password.clone()),
-            Self::File(path) => {
-                let text = fs::read_to_string(path).map_err(|error| {
-                    format!("could not read password file \"{}\": {error}", path.display())
-                })?;
-                Ok(text.lines().next().unwrap_or_default().to_owned())
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Password(_) => f.write_str("Password(…)"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-        }
-    }
+    /// Loads are thrown away, after this compression.
+    #[cfg(feature = "discard")]
+    pub discard: Option<crate::sink::Compression>,
 }
 
 impl StarRocksConfig {
@@ -116,6 +71,8 @@ impl StarRocksConfig {
             connect_timeout: Duration::from_millis(millis.into()),
             load_timeout: Duration::from_secs(seconds.into()),
             replication_num: number(server, "replication_num"),
+            #[cfg(feature = "discard")]
+            discard: value(server, "discard").and_then(super::options::parse_discard),
         })
     }
 }

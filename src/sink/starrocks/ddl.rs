@@ -4,6 +4,7 @@
 //! quoted with back-ticks, literals with backslash escapes, which StarRocks always honours.
 
 use super::columns::quote_identifier;
+use super::fence;
 use super::sql::SqlSession;
 use crate::sink::{StatementError, TableMatch};
 use crate::table::{Column, TableSpec, TargetTable};
@@ -26,6 +27,7 @@ pub fn create_table(
     replication_num: Option<u32>,
 ) -> Result<TableMatch, StatementError> {
     if is_there(session, &spec.target)? {
+        fence::wait_for_others(session, &spec.target, &format!("DESC {}", qualified(&spec.target)))?;
         return compare_with_target(session, spec);
     }
     let mut replicas = replication_num;
@@ -33,6 +35,10 @@ pub fn create_table(
     loop {
         match session.execute(&create_table_statement(spec, replicas, evolution)) {
             Ok(()) => return Ok(TableMatch::Created),
+            // Somebody was faster, or it could not be looked for.
+            Err(StatementError::Refused { code, message, .. }) if is_taken(code, &message) => {
+                return compare_with_target(session, spec);
+            }
             // Servers before 3.2 do not know the property; they alter tables the slow way.
             Err(StatementError::Refused { message, .. })
                 if evolution == Evolution::Fast && names_evolution(&message) =>
@@ -50,43 +56,47 @@ pub fn create_table(
     }
 }
 
-/// Empties a table, once no earlier TRUNCATE of it is running any more.
-///
-/// The server executes a statement to its end though the client has gone, whether its connection was cut or its process
-/// killed. Were the statement repeated meanwhile, the earlier one could empty the table after the loads that follow.
+/// Empties a table, once no earlier statement about it is being executed any more ([`fence`]).
 ///
 /// # Errors
 /// When the server refuses or cannot be reached; as a statement in progress, which may pass, while an earlier one is
-/// running.
+/// executed.
 pub fn truncate(session: &mut SqlSession, target: &TargetTable) -> Result<(), StatementError> {
     let statement = format!("TRUNCATE TABLE {}", qualified(target));
-    if is_running(session, &statement)? {
-        let message = "an earlier TRUNCATE of the table has not ended: operation is in progress".to_owned();
-        return Err(StatementError::Refused { statement, code: 0, message });
-    }
+    fence::wait_for_others(session, target, &statement)?;
     session.execute(&statement)
-}
-
-/// Whether another session executes the statement. A server that does not tell is taken at its word.
-fn is_running(session: &mut SqlSession, statement: &str) -> Result<bool, StatementError> {
-    let processes = match session.query("SHOW FULL PROCESSLIST") {
-        Ok(processes) => processes,
-        Err(StatementError::Refused { .. }) => return Ok(false),
-        Err(problem) => return Err(problem),
-    };
-    Ok(processes.iter().any(|process| {
-        // An idle session may still show its last statement.
-        process.named("Command").is_some_and(|command| command.eq_ignore_ascii_case("query"))
-            && process.named("Info").is_some_and(|info| info.trim() == statement)
-    }))
 }
 
 /// Drops a table, if it is there.
 ///
 /// # Errors
-/// When the server refuses or cannot be reached.
+/// As [`truncate`].
 pub fn drop_table(session: &mut SqlSession, target: &TargetTable) -> Result<(), StatementError> {
-    session.execute(&format!("DROP TABLE IF EXISTS {}", qualified(target)))
+    let statement = drop_statement(target);
+    fence::wait_for_others(session, target, &statement)?;
+    session.execute(&statement)
+}
+
+/// Drops a table, if it is there and a mirror has made it. Nothing is waited for: the name is not used again.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub(super) fn drop_copy(session: &mut SqlSession, copy: &TargetTable) -> Result<(), StatementError> {
+    if is_there(session, copy)? && comment_says(session, copy, MADE_BY_US)? {
+        session.execute(&drop_statement(copy))?;
+    }
+    Ok(())
+}
+
+/// A table that was dropped is there again, before it could be created. This may pass.
+pub(super) fn taken_again(target: &TargetTable) -> StatementError {
+    let message = "another one has been created meanwhile: try again".to_owned();
+    StatementError::Refused { statement: format!("CREATE TABLE {}", qualified(target)), code: 0, message }
+}
+
+/// The statement that drops a table.
+pub(super) fn drop_statement(target: &TargetTable) -> String {
+    format!("DROP TABLE IF EXISTS {}", qualified(target))
 }
 
 /// The statement that creates the table of a mirror.
@@ -107,7 +117,7 @@ pub fn create_table_statement(
     }
     let comment = quote_literal(&format!("{MADE_BY_US} {}", spec.source_name));
     format!(
-        "CREATE TABLE IF NOT EXISTS {} (\n  {}\n) PRIMARY KEY ({key})\nCOMMENT {comment}\n\
+        "CREATE TABLE {} (\n  {}\n) PRIMARY KEY ({key})\nCOMMENT {comment}\n\
          DISTRIBUTED BY HASH ({key})\nPROPERTIES ({})",
         qualified(&spec.target),
         columns.join(",\n  "),
@@ -155,6 +165,11 @@ fn definition(spec: &TableSpec, index: usize, column: &Column) -> String {
     format!("{} {} {null}", quote_identifier(&column.name), column.target_type)
 }
 
+fn is_taken(code: u16, message: &str) -> bool {
+    const TABLE_EXISTS: u16 = 1050;
+    code == TABLE_EXISTS || message.to_ascii_lowercase().contains("already exists")
+}
+
 fn names_evolution(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("fast_schema_evolution") || message.contains("unknown properties")
@@ -165,7 +180,20 @@ pub(super) fn names_replication(message: &str) -> bool {
     message.contains("replication") || message.contains("replica")
 }
 
-fn is_there(session: &mut SqlSession, target: &TargetTable) -> Result<bool, StatementError> {
+/// Whether the comment of a table that is there says so.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub(super) fn comment_says(
+    session: &mut SqlSession,
+    target: &TargetTable,
+    mark: &str,
+) -> Result<bool, StatementError> {
+    let rows = session.query(&format!("SHOW CREATE TABLE {}", qualified(target)))?;
+    Ok(rows.first().and_then(|row| row.at(1)).is_some_and(|text| text.contains(mark)))
+}
+
+pub(super) fn is_there(session: &mut SqlSession, target: &TargetTable) -> Result<bool, StatementError> {
     let rows = session.query(&format!(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = {} AND table_name = {}",
         quote_literal(&target.database),
@@ -173,7 +201,7 @@ fn is_there(session: &mut SqlSession, target: &TargetTable) -> Result<bool, Stat
     ));
     match rows {
         Ok(rows) => Ok(!rows.is_empty()),
-        // A user without a right to look: CREATE TABLE IF NOT EXISTS finds out.
+        // A user without a right to look: CREATE TABLE finds out.
         Err(StatementError::Refused { .. }) => Ok(false),
         Err(problem) => Err(problem),
     }
@@ -186,7 +214,14 @@ pub(super) struct TargetColumn {
     column_type: String,
     nullable: bool,
     key: bool,
-    default: Option<String>,
+    pub(super) default: Option<String>,
+}
+
+impl TargetColumn {
+    /// Whether values of a type fit into it.
+    pub(super) fn holds(&self, target_type: &str) -> bool {
+        holds(&self.column_type, target_type)
+    }
 }
 
 pub(super) fn describe(
@@ -229,8 +264,14 @@ fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<Tab
         return Ok(TableMatch::Differs("it is not a Primary Key table".to_owned()));
     }
     if let Some(difference) = compare(spec, &actual) {
-        let outdated = if is_surely_ours { TableMatch::Outdated } else { TableMatch::Differs };
-        return Ok(outdated(difference));
+        return Ok(match is_surely_ours {
+            true if is_empty(session, &spec.target)? => TableMatch::Unused(difference),
+            true => TableMatch::Outdated(difference),
+            false => TableMatch::Differs(difference),
+        });
+    }
+    if is_surely_ours && actual.len() == spec.columns.len() {
+        return Ok(TableMatch::Replaceable);
     }
     if is_ours || is_empty(session, &spec.target)? { Ok(TableMatch::Fits) } else { Ok(TableMatch::Occupied) }
 }
@@ -361,7 +402,7 @@ mod tests {
     fn statement_creates_a_primary_key_table_whose_values_may_be_null() {
         assert_eq!(
             create_table_statement(&spec(), Some(1), Evolution::Fast),
-            "CREATE TABLE IF NOT EXISTS `shop`.`or``ders` (\n  `id` BIGINT NOT NULL,\n  `note` VARCHAR(40) NULL,\n  \
+            "CREATE TABLE `shop`.`or``ders` (\n  `id` BIGINT NOT NULL,\n  `note` VARCHAR(40) NULL,\n  \
              `sum` DECIMAL(10,2) NULL\n) PRIMARY KEY (`id`)\nCOMMENT 'mirrored by dbmazz from public.it\\'s'\n\
              DISTRIBUTED BY HASH (`id`)\nPROPERTIES (\"enable_persistent_index\" = \"true\", \
              \"fast_schema_evolution\" = \"true\", \"replication_num\" = \"1\")"

@@ -6,16 +6,15 @@
 //! the 100. So redirects are followed by hand, and whoever is asked with `Expect` gets an empty body.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::{HeaderName, HeaderValue};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, Error, Timeout};
 
-use super::config::{StarRocksConfig, TlsVerify};
+use super::config::StarRocksConfig;
+pub use crate::server_options::TlsError;
+use crate::server_options::tls;
 
 /// Headers of a request.
 pub(super) type Headers = [(HeaderName, HeaderValue)];
@@ -35,7 +34,7 @@ impl Http {
             .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(concat!("dbmazz/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls(config)?)
+            .tls_config(tls(config.ca_file.as_deref(), config.tls_verify)?)
             .timeout_resolve(Some(config.connect_timeout))
             .timeout_connect(Some(config.connect_timeout))
             .timeout_send_request(Some(SMALL_TIMEOUT))
@@ -169,44 +168,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Why the certificates of `ca_file` cannot be used.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TlsError {
-    path: String,
-    reason: String,
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "could not read certificates from \"{}\": {}", self.path, self.reason)
-    }
-}
-
-impl std::error::Error for TlsError {}
-
-fn tls(config: &StarRocksConfig) -> Result<TlsConfig, TlsError> {
-    let builder = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .disable_verification(config.tls_verify == TlsVerify::Off);
-    let Some(path) = &config.ca_file else { return Ok(builder.build()) };
-    Ok(builder.root_certs(RootCerts::new_with_certs(&certificates(path)?)).build())
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, TlsError> {
-    let fail = |reason: String| TlsError { path: path.display().to_string(), reason };
-    let pem = fs::read(path).map_err(|error| fail(error.to_string()))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| fail(error.to_string()))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() {
-        return Err(fail("no certificate in it".to_owned()));
-    }
-    Ok(found)
-}
-
 /// For everything that is not the body of a load. A frontend in a garbage collection needs some of it.
 const SMALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -215,6 +176,8 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::sink::starrocks::testing::config;
 

@@ -11,6 +11,7 @@ mod columns;
 mod config;
 pub mod ddl;
 mod exchange;
+mod fence;
 #[cfg(feature = "fuzz")]
 pub mod fuzzing;
 mod http;
@@ -27,6 +28,10 @@ mod verdict;
 #[cfg(test)]
 mod testing;
 
+use std::sync::Arc;
+
+use super::Sink;
+
 pub use check::{HttpCheckError, ServerInfo, check};
 pub use client::StarRocksSink;
 pub use columns::{ShapeError, field_name, load_shape};
@@ -36,3 +41,16 @@ pub use options::{OptionError, validate_mapping_options, validate_server_options
 pub use owner::release_claim;
 pub use sql::{SqlSession, TextRow};
 pub use types::{ColumnUse, UnsupportedKey, kind_for_chosen_type, map_type};
+
+/// The sink of one load thread. It connects to nothing yet.
+///
+/// # Errors
+/// As [`StarRocksSink::new`].
+pub fn open(config: &Arc<StarRocksConfig>) -> Result<Box<dyn Sink>, TlsError> {
+    let sink = StarRocksSink::new(Arc::clone(config))?;
+    #[cfg(feature = "discard")]
+    if let Some(compression) = config.discard {
+        return Ok(Box::new(super::discard::DiscardingSink::new(sink, compression)));
+    }
+    Ok(Box::new(sink))
+}

@@ -5,13 +5,18 @@
 //! is visible, so the row is read back. Between reading and writing somebody else may claim; the next step of either
 //! finds out.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::columns::quote_identifier;
 use super::config::StarRocksConfig;
 use super::ddl::{self, quote_literal};
 use super::sql::SqlSession;
 use crate::lsn::Lsn;
 use crate::owner::{OwnerRow, OwnerStep, is_own};
-use crate::sink::StatementError;
+use crate::sink::{Label, Load, LoadShape, StatementError};
+use crate::table::TargetTable;
 
 /// The table's name.
 const TABLE: &str = "dbmazz_owner";
@@ -58,19 +63,48 @@ pub(super) fn step(
     }
 }
 
-/// Deletes the row of a mirror, if this server has it. Asks once. Where there is no table there is no row.
+/// A load that changes nothing: it deletes a row of no mirror.
+pub(super) fn load_of_nothing(database: &str, label: &Label) -> Load {
+    const ROW: &[u8] =
+        b"{\"mirror\":\"\",\"incarnation\":\"\",\"server\":\"\",\"commit_lsn\":\"\",\"__op\":1}\n";
+    let target = TargetTable { database: database.to_owned(), table: TABLE.to_owned() };
+    let columns = "`mirror`,`incarnation`,`server`,`commit_lsn`,`__op`".to_owned();
+    Load {
+        label: label.clone(),
+        shape: Arc::new(LoadShape { target, columns, partial: false }),
+        buffer: Bytes::from_static(ROW),
+        live: std::iter::once(0..ROW.len()).collect(),
+        rows: 1,
+    }
+}
+
+/// Gives back what a mirror has in its target besides its tables, if this server has its row: the tables that were being
+/// filled to take the places of others, and then the row. Asks once. Where there is no table of rows there is nothing to
+/// give back.
 ///
 /// # Errors
-/// When the server refuses or cannot be reached.
-pub fn release_claim(config: &StarRocksConfig, mirror: &str, server: &str) -> Result<(), StatementError> {
+/// When the server refuses or cannot be reached. A table that cannot be dropped keeps the row from nothing.
+pub fn release_claim(
+    config: &StarRocksConfig,
+    mirror: &str,
+    server: &str,
+    copies: &[TargetTable],
+) -> Result<(), StatementError> {
     let mut session = SqlSession::connect(config)?;
-    let release = OwnerStep::Release { mirror: mirror.to_owned(), server: server.to_owned() };
-    match step(&mut session, &config.database, None, &release) {
+    let table = format!("{}.{}", quote_identifier(&config.database), quote_identifier(TABLE));
+    let found = match read(&mut session, &table, mirror) {
         Err(StatementError::Refused { message, .. }) if message.to_ascii_lowercase().contains("unknown") => {
-            Ok(())
+            None
         }
-        other => other.map(drop),
+        other => other?,
+    };
+    if found.is_none_or(|found| found.server != server) {
+        return Ok(());
     }
+    let dropped: Vec<_> = copies.iter().map(|copy| ddl::drop_copy(&mut session, copy)).collect();
+    let release = OwnerStep::Release { mirror: mirror.to_owned(), server: server.to_owned() };
+    step(&mut session, &config.database, None, &release)?;
+    dropped.into_iter().collect()
 }
 
 /// Whether the rows can be read. A table that is not there yet is one that the first mirror makes.

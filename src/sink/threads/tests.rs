@@ -151,6 +151,10 @@ impl Sink for Hanging {
         unreachable!("no test settles")
     }
 
+    fn occupy(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<(), LoadError> {
+        unreachable!("no test occupies")
+    }
+
     fn truncate(&mut self, _: &TargetTable, _: &dyn Watch) -> Result<(), StatementError> {
         unreachable!("no test truncates")
     }
@@ -194,6 +198,10 @@ impl<F: FnMut(&dyn Watch) -> Result<Loaded, LoadError> + Send> Sink for Scripted
 
     fn settle(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<LabelFate, LoadError> {
         unreachable!("no test settles")
+    }
+
+    fn occupy(&mut self, _: &str, _: &Label, _: &dyn Watch) -> Result<(), LoadError> {
+        unreachable!("no test occupies")
     }
 
     fn truncate(&mut self, _: &TargetTable, _: &dyn Watch) -> Result<(), StatementError> {

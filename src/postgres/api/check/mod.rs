@@ -15,9 +15,10 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, name};
 use serde_json::Value;
 
+use super::arguments::{current_role, not_null};
 use super::failure::Failure;
 use crate::options::Options;
-use crate::postgres::catalog::{server, table::NewTable};
+use crate::postgres::catalog::{as_extension, export, server, source, table::NewTable};
 use crate::postgres::encoding::own_text;
 use crate::postgres::guc;
 
@@ -27,7 +28,7 @@ mod table;
 mod tables;
 mod target;
 
-pub(super) use tables::one_table;
+pub(super) use tables::{created_table, one_table};
 
 /// What somebody wants mirrored.
 pub(super) struct Request<'a> {
@@ -60,6 +61,8 @@ pub(super) struct Preflight {
     pub(super) findings: Vec<Finding>,
     /// The tables that can be mirrored.
     pub(super) tables: Vec<NewTable>,
+    /// The export that the mirror goes on from.
+    pub(super) from_export: Option<i64>,
     /// Tables that a mirror of the whole database leaves out, and why.
     pub(super) left_out: Vec<Failure>,
 }
@@ -80,6 +83,10 @@ impl Preflight {
         let database =
             config.as_ref().map_or_else(|_| server::current_database(), |config| config.database.clone());
         let options = options.unwrap_or_else(|_| Options::default());
+        preflight.from_export = options.from_export;
+        if let Some(export) = options.from_export {
+            preflight.note("from_export", check_export(export));
+        }
         tables::check(request, &database, &options, &mut preflight);
         if let Ok(config) = config {
             target::check(config, &mut preflight);
@@ -160,23 +167,24 @@ fn dbmazz_check_mirror(
     Ok(TableIterator::new(rows))
 }
 
+/// An export that a mirror goes on from must be done, and its slot be there.
+fn check_export(id: i64) -> Result<String, Failure> {
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    let state = as_extension(|| export::present_state(id)).map(|(state, _)| state);
+    if state.as_deref() != Some("done") {
+        return Err(Failure::new(code, format!("export {id} is not done"))
+            .hint("Wait for it: SELECT dbmazz_wait_export(…)."));
+    }
+    let slot = export::slot_name(id);
+    match as_extension(|| source::slot(&slot)) {
+        Some(_) => {
+            Ok(format!("Export {id} is done, and replication slot \"{slot}\" keeps what came after it."))
+        }
+        None => Err(Failure::new(code, format!("export {id} has no replication slot"))
+            .hint("Export with the option \"slot\".")),
+    }
+}
+
 fn shown(text: String) -> String {
     own_text(&text).into_owned()
-}
-
-/// The elements of an array of tables, none of which may be NULL.
-pub(super) fn not_null(
-    tables: Option<Vec<Option<pg_sys::Oid>>>,
-) -> Result<Option<Vec<pg_sys::Oid>>, Failure> {
-    let Some(tables) = tables else { return Ok(None) };
-    let tables: Option<Vec<pg_sys::Oid>> = tables.into_iter().collect();
-    tables
-        .map(Some)
-        .ok_or_else(|| Failure::null_argument("tables").detail("An element of the array is null."))
-}
-
-/// The role whose rights count.
-pub(super) fn current_role() -> pg_sys::Oid {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetUserId() }
 }

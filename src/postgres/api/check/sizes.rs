@@ -7,11 +7,15 @@ use crate::encode::OutOfRange;
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::as_extension;
+use crate::postgres::catalog::partition::{self, Partitions};
 use crate::postgres::catalog::sizes::{longest_in_sample, longest_in_statistics};
 use crate::table::{Column, Kind, MAX_TEXT_BYTES, TableSpec};
 
 /// `primary_key_limit_size` of a backend, unless its configuration says otherwise.
 const MAX_KEY_BYTES: i64 = 128;
+
+/// So many partitions of a table are looked at.
+const SAMPLED_PARTITIONS: usize = 20;
 
 const TOO_LONG: PgSqlErrorCode = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 
@@ -36,7 +40,11 @@ fn key(spec: &TableSpec) -> Result<(), Failure> {
 
 fn texts(spec: &TableSpec) -> Result<(), Failure> {
     let columns = names(spec.columns.iter().skip(spec.key_len).filter(|column| may_be_too_long(column)));
-    let found = as_extension(|| longest_in_sample(spec.relid.into(), &columns));
+    let found = as_extension(|| {
+        let relations = relations_of(spec.relid);
+        let samples = relations.into_iter().filter_map(|relid| longest_in_sample(relid.into(), &columns));
+        samples.max_by_key(|longest| longest.bytes)
+    });
     let limit = i64::try_from(MAX_TEXT_BYTES).unwrap_or(i64::MAX);
     let Some(longest) = found.filter(|longest| longest.bytes > limit) else { return Ok(()) };
     let message = format!(
@@ -46,6 +54,16 @@ fn texts(spec: &TableSpec) -> Result<(), Failure> {
     Err(Failure::new(TOO_LONG, message)
         .detail(format!("StarRocks takes at most {MAX_TEXT_BYTES} bytes per value."))
         .hint("Choose what becomes of them with the option on_out_of_range: 'clamp' cuts them, 'null' leaves them out."))
+}
+
+/// What has the rows of a table: itself, or partitions, of which some stand for all.
+fn relations_of(relid: u32) -> Vec<u32> {
+    let mut leaves = match partition::relkind(relid.into()) {
+        pg_sys::RELKIND_PARTITIONED_TABLE => Partitions::of(relid.into()).leaves,
+        _ => vec![relid],
+    };
+    leaves.truncate(SAMPLED_PARTITIONS);
+    leaves
 }
 
 /// Types whose length is read without the value, and that are not limited to less.

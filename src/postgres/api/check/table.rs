@@ -10,25 +10,28 @@ use super::sizes;
 use crate::options::Options;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::relation::{self, Columns, RelationProblem};
-use crate::postgres::catalog::{as_extension, server, source};
+use crate::postgres::catalog::{as_extension, partition, server, source};
+use crate::postgres::scan;
 use crate::table::{TableSpec, TargetTable};
 
 /// A table that may become one of a mirror.
 pub(super) struct Candidate {
     /// The table.
     pub(super) relid: pg_sys::Oid,
-    /// Whether somebody asked for this very table, or for all.
-    pub(super) is_named: bool,
     /// Whether pgoutput has to decode it.
     pub(super) filtered: bool,
     /// The column list of the publication.
     pub(super) columns: Option<Vec<i16>>,
+    /// A partition of it that has a column list of its own.
+    pub(super) listed_partition: Option<pg_sys::Oid>,
+    /// What the publication says of it.
+    pub(super) published: Option<String>,
 }
 
 impl Candidate {
     /// A table with all of its rows, columns and changes.
     pub(super) const fn whole(relid: pg_sys::Oid) -> Self {
-        Self { relid, is_named: true, filtered: false, columns: None }
+        Self { relid, filtered: false, columns: None, listed_partition: None, published: None }
     }
 }
 
@@ -51,8 +54,15 @@ pub(super) fn describe(
     let target = TargetTable { database: database.to_owned(), table };
     let columns = candidate.columns.as_deref().map_or(Columns::All, Columns::Listed);
     // SAFETY: `opened` keeps the relation open until the end of this function.
-    let described = unsafe { relation::describe(relation.as_ptr(), target, options, columns) };
+    let described = unsafe { relation::describe(relation.as_ptr(), target, None, options, columns) };
     let spec = described.map_err(|problem| unfit(problem, &names))?;
+    // SAFETY: as above.
+    if unsafe { partition::is_partitioned(relation.as_ptr()) } {
+        scan::check_partitions(&spec).map_err(|problem| unfit(problem, &names))?;
+    }
+    if let Some(partition) = candidate.listed_partition {
+        return Err(listed(partition, &names));
+    }
     if spec.is_appended() {
         appended(candidate, &names)?;
     }
@@ -112,7 +122,7 @@ fn open(relid: pg_sys::Oid) -> Result<Opened, Failure> {
     Err(Failure::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message).hint("Name tables that exist."))
 }
 
-/// Ordinary permanent tables of users only.
+/// Ordinary and partitioned permanent tables of users only.
 fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(), Failure> {
     // SAFETY: the relation is open.
     let form = unsafe { &*relation.rd_rel };
@@ -127,11 +137,7 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
         return refuse(WRONG_KIND, "extension table", system);
     }
     match form.relkind.cast_unsigned() {
-        pg_sys::RELKIND_RELATION => {}
-        pg_sys::RELKIND_PARTITIONED_TABLE => {
-            let hint = "Partitioned tables are not supported yet; name the partitions, each of which gets a target table of its own.";
-            return refuse(NOT_SUPPORTED, "partitioned table", hint);
-        }
+        pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE => {}
         pg_sys::RELKIND_VIEW => return refuse(WRONG_KIND, "view", "Name the tables that the view reads."),
         pg_sys::RELKIND_MATVIEW => {
             return refuse(WRONG_KIND, "materialized view", "Name the tables that the view reads.");
@@ -140,13 +146,6 @@ fn kind(relation: &PgRelation, names: &Names, candidate: &Candidate) -> Result<(
             return refuse(WRONG_KIND, "foreign table", "Mirror the table on the server where it is.");
         }
         _ => return refuse(WRONG_KIND, "relation", "Only tables can be mirrored."),
-    }
-    if form.relispartition && !candidate.is_named {
-        return refuse(
-            NOT_SUPPORTED,
-            "partition",
-            "Name the partition to mirror it into a table of its own.",
-        );
     }
     storage(relation, form, names)
 }
@@ -167,9 +166,9 @@ fn storage(relation: &PgRelation, form: &pg_sys::FormData_pg_class, names: &Name
         }
         _ => {}
     }
-    // Whatever its name: what writes the log as heap does can be decoded, and scanned by blocks.
-    // SAFETY: the relation is open; the other one is a constant of the server.
-    if unsafe { relation.rd_tableam == pg_sys::GetHeapamTableAmRoutine() } {
+    // What a partitioned table has is in its partitions, which are looked at later.
+    // SAFETY: the relation is open.
+    if unsafe { relation::is_like_heap(relation.as_ptr()) || partition::is_partitioned(relation.as_ptr()) } {
         return Ok(());
     }
     let message = format!("cannot mirror table \"{plain}\": its access method does not work like heap");
@@ -221,6 +220,19 @@ fn appended(candidate: &Candidate, names: &Names) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All partitions go into one table, which has all columns.
+fn listed(partition: pg_sys::Oid, names: &Names) -> Failure {
+    let message = format!(
+        "cannot mirror table \"{}\": partition \"{}\" has a column list of its own in the publication",
+        names.plain,
+        partition::name(partition)
+    );
+    Failure::new(NOT_SUPPORTED, message).hint(format!(
+        "ALTER PUBLICATION … SET (publish_via_partition_root = true), with the column list at {}.",
+        names.quoted
+    ))
+}
+
 fn deferrable_key(names: &Names) -> Failure {
     let message = format!("cannot mirror table \"{}\": its primary key is DEFERRABLE", names.plain);
     Failure::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
@@ -234,9 +246,10 @@ fn deferrable_key(names: &Names) -> Failure {
 fn unfit(problem: RelationProblem, names: &Names) -> Failure {
     let table = &names.plain;
     let code = match &problem {
-        RelationProblem::NoKey(_) | RelationProblem::KeyNotPublished { .. } | RelationProblem::Gone => {
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-        }
+        RelationProblem::NoKey(_)
+        | RelationProblem::KeyNotPublished { .. }
+        | RelationProblem::OtherIdentity { .. }
+        | RelationProblem::Gone => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         _ => NOT_SUPPORTED,
     };
     let hint = problem.hint(&names.quoted);

@@ -1,6 +1,6 @@
 //! Which tables a mirror has: those that were named, those of a publication, or all of the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -10,8 +10,8 @@ use crate::options::Options;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::mirror::MirrorRow;
 use crate::postgres::catalog::publication::{self, Publication};
-use crate::postgres::catalog::table::{NewTable, with_target};
-use crate::postgres::catalog::{as_extension, server, source};
+use crate::postgres::catalog::table::{NewTable, list, with_target};
+use crate::postgres::catalog::{as_extension, partition, server, source};
 use crate::postgres::guc;
 use crate::table::TableSpec;
 
@@ -23,11 +23,14 @@ pub(super) fn check(request: &Request<'_>, database: &str, options: &Options, pr
         Ok(candidates) => candidates,
         Err(failure) => return preflight.note("tables", Err(failure)),
     };
+    for failure in overlaps(&candidates, &[]) {
+        preflight.note("table", Err(failure));
+    }
     let takes_all = request.tables.is_none() && request.publication.is_none();
     let mut specs = vec![];
     for candidate in &candidates {
         match table::describe(candidate, database, options, request.role) {
-            Ok(spec) => specs.push((spec, candidate.filtered)),
+            Ok(spec) => specs.push((spec, candidate)),
             Err(failure) if takes_all => preflight.left_out.push(failure),
             Err(failure) => preflight.note("table", Err(failure)),
         }
@@ -41,14 +44,9 @@ pub(super) fn check(request: &Request<'_>, database: &str, options: &Options, pr
     for failure in unused_entries(&specs, options) {
         preflight.note("options", Err(failure));
     }
-    for (spec, filtered) in specs {
+    for (spec, candidate) in specs {
         preflight.note("table", Ok(summary(&spec)));
-        preflight.tables.push(NewTable {
-            relid: spec.relid.into(),
-            source_name: spec.source_name,
-            target: spec.target,
-            filtered,
-        });
+        preflight.tables.push(new_table(spec, candidate));
     }
 }
 
@@ -62,31 +60,83 @@ fn candidates(request: &Request<'_>) -> Result<Vec<Candidate>, Failure> {
         (None, Some(name)) => as_extension(|| publication::read(name))
             .map(|publication| published(&publication))
             .ok_or_else(|| no_publication(name)),
-        (None, None) => Ok(as_extension(source::user_tables)
-            .into_iter()
-            .map(|relid| Candidate { is_named: false, ..Candidate::whole(relid) })
-            .collect()),
+        (None, None) => Ok(as_extension(source::user_tables).into_iter().map(Candidate::whole).collect()),
     }
 }
 
 /// A table that is to join a mirror, or to be copied again: it must be fit like those of a start.
 pub(in crate::postgres::api) fn one_table(
+    name: &str,
     mirror: &MirrorRow,
     relid: pg_sys::Oid,
 ) -> Result<NewTable, Failure> {
-    let options = guc::defaults().merged(&mirror.options)?;
-    let database = server::config(&mirror.server, mirror.owner)?.database;
     let candidate = match mirror.publication.as_deref() {
         None => Candidate::whole(relid),
-        Some(name) => member(name, relid)?,
+        Some(publication) => member(publication, relid)?,
     };
-    let spec = table::describe(&candidate, &database, &options, mirror.owner)?;
-    let specs = [(spec, candidate.filtered)];
-    if let Some(clash) = clashes(&specs, &mirror.server, Some(relid)).into_iter().next() {
+    let others: Vec<_> = as_extension(|| list(name)).into_iter().map(|table| table.relid).collect();
+    if let Some(overlap) = overlaps(std::slice::from_ref(&candidate), &others).into_iter().next() {
+        return Err(overlap);
+    }
+    look_at(name, mirror, &candidate)
+}
+
+/// A table that has just been created, for a mirror of all tables.
+pub(in crate::postgres::api) fn created_table(
+    name: &str,
+    mirror: &MirrorRow,
+    relid: pg_sys::Oid,
+) -> Result<NewTable, Failure> {
+    look_at(name, mirror, &Candidate::whole(relid))
+}
+
+fn look_at(name: &str, mirror: &MirrorRow, candidate: &Candidate) -> Result<NewTable, Failure> {
+    let relid = candidate.relid;
+    let options = guc::defaults().merged(&mirror.options)?;
+    let database = server::config(&mirror.server, mirror.owner)?.database;
+    let spec = table::describe(candidate, &database, &options, mirror.owner)?;
+    let specs = [(spec, candidate)];
+    if let Some(clash) = clashes(&specs, &mirror.server, Some((name, relid))).into_iter().next() {
         return Err(clash);
     }
-    let [(spec, filtered)] = specs;
-    Ok(NewTable { relid, source_name: spec.source_name, target: spec.target, filtered })
+    let [(spec, _)] = specs;
+    Ok(new_table(spec, candidate))
+}
+
+fn new_table(spec: TableSpec, candidate: &Candidate) -> NewTable {
+    let relid = spec.relid.into();
+    let is_partitioned = partition::relkind(relid) == pg_sys::RELKIND_PARTITIONED_TABLE;
+    let Candidate { filtered, published, .. } = candidate;
+    NewTable {
+        relid,
+        source_name: spec.source_name,
+        target: spec.target,
+        filtered: *filtered,
+        is_partitioned,
+        published: published.clone(),
+    }
+}
+
+/// Tables that are wanted twice: by themselves, and as partitions of another one. `others` are tables of the mirror already.
+fn overlaps(candidates: &[Candidate], others: &[pg_sys::Oid]) -> Vec<Failure> {
+    let asked: HashSet<pg_sys::Oid> = candidates.iter().map(|candidate| candidate.relid).collect();
+    let wanted: HashSet<pg_sys::Oid> = asked.iter().chain(others).copied().collect();
+    let mut overlaps = vec![];
+    for relid in candidates.iter().map(|candidate| &candidate.relid).chain(others) {
+        let root = partition::ancestors(*relid).into_iter().rev().find(|root| wanted.contains(root));
+        if let Some(root) = root.filter(|root| asked.contains(relid) || asked.contains(root)) {
+            overlaps.push(overlap(*relid, root));
+        }
+    }
+    overlaps
+}
+
+fn overlap(partition: pg_sys::Oid, root: pg_sys::Oid) -> Failure {
+    let (leaf, root) = (partition::name(partition), partition::name(root));
+    let message = format!("table \"{leaf}\" is a partition of table \"{root}\", and both are to be mirrored");
+    Failure::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
+        .detail("The rows of the partition go where those of the partitioned table go.")
+        .hint("Name the partitioned table for one target table, or partitions for one each.")
 }
 
 /// A table of a publication. A filtered one joins its publication first, committed.
@@ -112,9 +162,10 @@ fn distinct(tables: &[pg_sys::Oid]) -> impl Iterator<Item = pg_sys::Oid> {
 fn published(publication: &Publication) -> Vec<Candidate> {
     let candidate = |table: &publication::Published| Candidate {
         relid: table.relid,
-        is_named: true,
         filtered: publication.filters(table),
         columns: table.columns.clone(),
+        listed_partition: table.partitions.iter().find(|it| it.columns.is_some()).map(|it| it.relid),
+        published: Some(publication.terms(table)),
     };
     publication.tables.iter().map(candidate).collect()
 }
@@ -138,7 +189,11 @@ fn no_tables(request: &Request<'_>) -> Failure {
 
 /// Tables that would be mirrored into the same table, here or by another mirror of this database; a table that is mirrored
 /// already is no clash with itself.
-fn clashes(specs: &[(TableSpec, bool)], server: &str, itself: Option<pg_sys::Oid>) -> Vec<Failure> {
+fn clashes(
+    specs: &[(TableSpec, &Candidate)],
+    server: &str,
+    itself: Option<(&str, pg_sys::Oid)>,
+) -> Vec<Failure> {
     let mut by_target = BTreeMap::new();
     let mut failures = vec![];
     for (spec, _) in specs {
@@ -163,7 +218,7 @@ fn clashes(specs: &[(TableSpec, bool)], server: &str, itself: Option<pg_sys::Oid
 }
 
 /// Entries of the maps that say something about no table of the mirror: most likely a name is misspelled.
-fn unused_entries(specs: &[(TableSpec, bool)], options: &Options) -> Vec<Failure> {
+fn unused_entries(specs: &[(TableSpec, &Candidate)], options: &Options) -> Vec<Failure> {
     let tables =
         options.table_map.keys().filter(|key| specs.iter().all(|(spec, _)| spec.source_name != **key));
     let has_column = |key: &str| {

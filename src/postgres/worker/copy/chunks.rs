@@ -42,7 +42,7 @@ pub(in super::super) fn copy_chunks(
             workers.iter().for_each(Child::terminate);
         }
         if workers.is_empty() {
-            let left = session::transaction(|| {
+            let left = catalog::mirror::transaction(&mirror.name, || {
                 catalog::chunk::release_claims(&mirror.name);
                 catalog::chunk::count_left(&mirror.name)
             });

@@ -90,7 +90,7 @@ fn begin(mirror: &mut Mirror, loader: &mut Loader) -> (Lsn, Option<Held>) {
     let held = hold(mirror, HolderTask::Slot);
     let start = held.consistent_lsn;
     if !mirror.row.copy_rows {
-        session::transaction(|| {
+        catalog::mirror::transaction(&mirror.name, || {
             for relid in ready {
                 catalog::table::write_state(&mirror.name, relid, TableState::Copying, None);
             }
@@ -106,7 +106,7 @@ fn begin(mirror: &mut Mirror, loader: &mut Loader) -> (Lsn, Option<Held>) {
 
 /// A slot without a plan is one of a start that never got as far; a plan without its slot is of no use.
 fn forget_unfinished(mirror: &mut Mirror) {
-    session::transaction(|| {
+    catalog::mirror::transaction(&mirror.name, || {
         catalog::mirror::write_copy_lsn(&mirror.name, None);
         for table in &mirror.tables {
             catalog::table::begin_anew(&mirror.name, table.relid);
@@ -158,11 +158,11 @@ fn finish(mirror: &mut Mirror, labels: &LabelSequence, start: Lsn) {
     let first =
         Checkpoint { confirmed_lsn: start, ..checkpoint::here(mirror.database, labels.incarnation()) };
     checkpoint::commit(&mirror.name, &first, || {
+        catalog::mirror::write_copy_lsn(&mirror.name, None);
         for relid in of_state(mirror, TableState::Copying) {
             catalog::table::set_copied(&mirror.name, relid, start);
         }
         catalog::chunk::clear(&mirror.name);
-        catalog::mirror::write_copy_lsn(&mirror.name, None);
         let message = format!("mirror \"{}\" streams from {start}", mirror.name);
         Event::of(&mirror.name, Severity::Info, &message).record();
     });

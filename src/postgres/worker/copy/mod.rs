@@ -1,6 +1,7 @@
 //! Copying the rows that are there already, as it is led: by the mirror worker for the first copy of all tables
 //! ([`first`]), by a process of its own for tables that join, or are copied again, while the others stream (`tables`).
 //!
+//! * [`earlier`]: what earlier copies have left at the target goes.
 //! * [`target`]: the tables at the target exist, fit and are empty.
 //! * [`holding`]: a process that keeps a snapshot.
 //! * [`plan`]: tables become chunks under that snapshot, and what is kept of a copy that was interrupted.
@@ -11,6 +12,7 @@
 //! is rewritten or altered meanwhile goes back to `i`.
 
 mod chunks;
+mod earlier;
 pub(super) mod first;
 mod holding;
 mod plan;

@@ -3,9 +3,10 @@
 use pgrx::pg_sys;
 
 use super::super::super::catalog::chunk::Chunk;
+use super::super::super::catalog::partition::Partitions;
 use super::super::super::catalog::table::{MirrorTableRow, TableState};
-use super::super::super::{catalog, scan, session};
-use super::super::source::Source;
+use super::super::super::{catalog, scan};
+use super::super::source::{Opened, Source};
 use super::super::start::Mirror;
 use super::holding::Held;
 use crate::lsn::Lsn;
@@ -17,41 +18,73 @@ struct Planned {
     chunks: Vec<Chunk>,
 }
 
-/// Divides tables into chunks, by their size under the snapshot, and writes the plan down together with what `body` writes.
+/// So many relations are measured in one transaction.
+const RELATIONS_AT_A_TIME: usize = 100;
+
+/// Divides tables into chunks, by their size under the snapshot, and writes the plan down together with what `body` writes first.
 pub(in super::super) fn plan(mirror: &Mirror, held: &Held, tables: &[pg_sys::Oid], body: impl FnOnce()) {
-    let plans: Vec<Planned> = scan::under_snapshot(&held.snapshot, || {
-        tables.iter().filter_map(|relid| plan_of(mirror, *relid)).collect()
-    });
-    session::transaction(|| {
+    let plans: Vec<Planned> =
+        tables.iter().filter_map(|relid| Some(plan_of(mirror, held, mirror.table(*relid)?))).collect();
+    catalog::mirror::transaction(&mirror.name, || {
+        body();
         for plan in &plans {
             catalog::chunk::clear_of(&mirror.name, plan.relid);
             catalog::chunk::insert_plan(&mirror.name, &plan.chunks);
             catalog::table::write_state(&mirror.name, plan.relid, TableState::Copying, None);
         }
-        body();
     });
 }
 
-fn plan_of(mirror: &Mirror, relid: pg_sys::Oid) -> Option<Planned> {
-    let relation = scan::open_table(relid)?;
+fn plan_of(mirror: &Mirror, held: &Held, table: &MirrorTableRow) -> Planned {
+    let mut chunks = Vec::new();
+    let relations = relations_of(held, table);
+    for some in relations.chunks(RELATIONS_AT_A_TIME) {
+        scan::under_snapshot(&held.snapshot, || {
+            for relid in some {
+                add_chunks_of(*relid, mirror, table, &mut chunks);
+            }
+        });
+    }
+    Planned { relid: table.relid, chunks }
+}
+
+/// The relations that have the rows of a table. A partitioned table without partitions is its own, so that it has a plan.
+fn relations_of(held: &Held, table: &MirrorTableRow) -> Vec<pg_sys::Oid> {
+    let leaves = if table.is_partitioned {
+        scan::under_snapshot(&held.snapshot, || Partitions::of(table.relid).leaves)
+    } else {
+        Vec::new()
+    };
+    if leaves.is_empty() { vec![table.relid] } else { leaves.into_iter().map(Into::into).collect() }
+}
+
+/// The chunks of one relation. One that is gone by now has none; the stream tells what follows from that.
+fn add_chunks_of(leaf: pg_sys::Oid, mirror: &Mirror, table: &MirrorTableRow, chunks: &mut Vec<Chunk>) {
+    let Some(relation) = scan::open_table(leaf) else { return };
     // SAFETY: just opened, in this transaction, and closed at once.
     let size = unsafe {
         let size = scan::size_of(relation);
-        scan::close_table(relation);
+        scan::close_and_unlock(relation);
         size
     };
     let heap_bytes = u64::from(size.blocks) * u64::from(pg_sys::BLCKSZ);
-    let chunks = plan_chunks(size.blocks, heap_bytes, size.toast_bytes, mirror.options.snapshot_chunk_bytes);
-    let all = u64::try_from(chunks.len()).unwrap_or(1).max(1);
-    let chunks = chunks.iter().zip(1..).map(|(chunk, number)| Chunk {
-        relid,
+    let planned = plan_chunks(size.blocks, heap_bytes, size.toast_bytes, mirror.options.snapshot_chunk_bytes);
+    let all = u64::try_from(planned.len()).unwrap_or(1).max(1);
+    let first = i32::try_from(chunks.len()).unwrap_or(i32::MAX).saturating_add(1);
+    chunks.extend(planned.iter().zip(first..).map(|(chunk, number)| Chunk {
+        relid: table.relid,
+        leaf,
         chunk: number,
         first_block: chunk.first_block,
         end_block: chunk.end_block,
         bytes: (heap_bytes + size.toast_bytes) / all,
-        relfilenode: size.relfilenode,
-    });
-    Some(Planned { relid, chunks: chunks.collect() })
+        relfilenode: file_or(leaf, size.relfilenode),
+    }));
+}
+
+/// A partitioned table has no file: its own number stands for one.
+fn file_or(relid: pg_sys::Oid, file: pg_sys::Oid) -> pg_sys::Oid {
+    if file == pg_sys::InvalidOid { relid } else { file }
 }
 
 /// What a snapshot has seen.
@@ -65,7 +98,7 @@ pub(super) fn seen_by(held: &Held) -> VisibleIn {
 pub(super) fn take_stock(mirror: &Mirror, until: Lsn) {
     let copying: Vec<&MirrorTableRow> =
         mirror.tables.iter().filter(|table| table.state == TableState::Copying).collect();
-    session::transaction(|| {
+    catalog::mirror::transaction(&mirror.name, || {
         for table in copying {
             let (chunks, done) = catalog::chunk::counts(&mirror.name, table.relid);
             match Resumed::of(done, chunks, is_unchanged(mirror, table)) {
@@ -83,16 +116,33 @@ pub(super) fn take_stock(mirror: &Mirror, until: Lsn) {
     });
 }
 
-/// Whether a table still has the file that its chunks are counted in, and the columns of its target.
+/// Whether a table still has the files that its chunks are counted in, and the columns of its target.
 fn is_unchanged(mirror: &Mirror, table: &MirrorTableRow) -> bool {
-    let Some(relation) = scan::open_table(table.relid) else { return false };
-    let planned = catalog::chunk::relfilenode(&mirror.name, table.relid);
+    let Some(open) = scan::open_table(table.relid) else { return false };
+    let planned = catalog::chunk::files(&mirror.name, table.relid);
     // SAFETY: opened just now, in this transaction, and used no more once it is closed.
     unsafe {
-        let same_file = planned == Some(scan::relfilenode_of(relation));
+        let opened = Opened { table: open, rows: open };
+        let same_files = files_of(table) == planned;
         // Rows without a key that were read twice, from two places, would be there twice.
-        let same_columns = Source::of(relation, table, mirror).is_ok_and(|source| !source.spec.is_appended());
-        scan::close_table(relation);
-        same_file && same_columns
+        let same_columns = Source::of(opened, table, mirror).is_ok_and(|source| !source.spec.is_appended());
+        opened.close();
+        same_files && same_columns
     }
+}
+
+/// The relations that have the rows of a table now, and their files. None of them stays locked but the table itself.
+fn files_of(table: &MirrorTableRow) -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
+    let leaves = if table.is_partitioned { Partitions::of(table.relid).leaves } else { Vec::new() };
+    let relids = if leaves.is_empty() { vec![table.relid.to_u32()] } else { leaves };
+    let file = |relid: u32| {
+        let open = scan::open_table(relid.into())?;
+        // SAFETY: opened just now, and used no more once it is closed.
+        unsafe {
+            let file = scan::relfilenode_of(open);
+            scan::close_and_unlock(open);
+            Some((relid.into(), file_or(relid.into(), file)))
+        }
+    };
+    relids.into_iter().filter_map(file).collect()
 }

@@ -1,14 +1,22 @@
 //! The target tables before a copy: there, of the right columns, and empty.
+//!
+//! A table that is filled beside another one has a name that no other copy has, so that a statement of an earlier copy that
+//! comes late finds nothing ([`crate::sink::starrocks`], `fence`). The name is written down before the table is made, and
+//! forgotten only when the table is gone: it is dropped when it has been exchanged, before the next copy of the same table,
+//! after the table has left the mirror, or with the mirror.
+
+use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::super::super::catalog::table::MirrorTableRow;
+use super::super::super::catalog::table::{CopyTable, MirrorTableRow};
 use super::super::super::loader::Loader;
-use super::super::super::{catalog, session};
+use super::super::super::{catalog, failpoint, labels};
 use super::super::start::{self, DefinitionWatch, Described, Mirror};
+use super::earlier;
 use crate::sink::{Job, Outcome, Prepared, TableMatch};
-use crate::table::TargetTable;
+use crate::table::{TableSpec, TargetTable};
 
 /// Locks of so many tables are held at once.
 const TABLES_AT_A_TIME: usize = 100;
@@ -18,6 +26,8 @@ const TABLES_AT_A_TIME: usize = 100;
 pub(in super::super) enum Rows {
     /// They are taken away: the copy brings others.
     Replaced,
+    /// They stay until the copy is complete: it goes into a table beside, which takes the place of the target.
+    Beside,
     /// They stay: nothing is copied.
     Kept,
 }
@@ -30,13 +40,17 @@ pub(in super::super) fn make_ready(
     tables: &[pg_sys::Oid],
     rows: Rows,
 ) -> Vec<pg_sys::Oid> {
-    let mut work = Work { described: describe(mirror, tables), problems: Vec::new(), emptied: Vec::new() };
+    earlier::drop_abandoned(mirror, loader);
+    let tables = earlier::drop_of(mirror, loader, tables);
+    let described = describe(mirror, &tables);
+    let mut work = Work { described, problems: vec![], emptied: vec![], beside: vec![], copies: vec![] };
     let specs = work.described.iter().map(|(_, described)| described.spec.clone()).collect();
     let prepared = run(mirror, loader, Job::Prepare(specs));
     work.judge(mirror, loader, prepared, rows);
-    if rows == Rows::Replaced {
+    if rows != Rows::Kept {
         empty(mirror, loader, std::mem::take(&mut work.emptied));
     }
+    work.make_tables_beside(mirror, loader);
     work.write_down(mirror)
 }
 
@@ -64,18 +78,24 @@ struct Work {
     described: Vec<(pg_sys::Oid, Described)>,
     problems: Vec<(pg_sys::Oid, String)>,
     emptied: Vec<TargetTable>,
+    /// Those that are copied into another table first.
+    beside: Vec<Arc<TableSpec>>,
+    copies: Vec<(pg_sys::Oid, CopyTable)>,
 }
 
 /// Describes the tables; those that cannot be are put into error at once.
 fn describe(mirror: &mut Mirror, tables: &[pg_sys::Oid]) -> Vec<(pg_sys::Oid, Described)> {
     let mut found = Vec::new();
     for some in tables.chunks(TABLES_AT_A_TIME) {
-        session::transaction(|| {
+        catalog::mirror::transaction(&mirror.name, || {
             for relid in some {
                 let Some(table) = mirror.table(*relid) else { continue };
                 match start::describe_for_copy(mirror, table) {
                     Ok(described) => found.push((*relid, described)),
-                    Err(reason) => catalog::table::fail(&mirror.name, *relid, &table.source_name, &reason),
+                    Err(None) => start::let_go_of_dropped(mirror, *relid),
+                    Err(Some(reason)) => {
+                        catalog::table::fail(&mirror.name, *relid, &table.source_name, &reason);
+                    }
                 }
             }
         });
@@ -92,13 +112,21 @@ impl Work {
             let has_begun = mirror.table(relid).is_some_and(MirrorTableRow::has_begun);
             match table.result {
                 Ok(TableMatch::Created) => {}
-                Ok(TableMatch::Fits) => self.emptied.push(table.spec.target.clone()),
+                Ok(TableMatch::Replaceable) if rows == Rows::Beside => self.beside.push(table.spec),
+                Ok(TableMatch::Fits | TableMatch::Replaceable) => {
+                    self.emptied.push(table.spec.target.clone())
+                }
                 // Rows of an earlier attempt of this very mirror.
                 Ok(TableMatch::Occupied) if has_begun => self.emptied.push(table.spec.target.clone()),
                 Ok(TableMatch::Occupied) if rows == Rows::Kept => {}
                 Ok(TableMatch::Occupied) => self.problems.push((relid, occupied(&table.spec.target))),
                 // What this mirror has made for columns that the source has no longer.
+                Ok(TableMatch::Outdated(_)) if has_begun && rows == Rows::Beside => {
+                    self.beside.push(table.spec);
+                }
                 Ok(TableMatch::Outdated(_)) if has_begun => outdated.push(table.spec),
+                // The source was altered since the target was made.
+                Ok(TableMatch::Unused(_)) => outdated.push(table.spec),
                 Ok(TableMatch::Outdated(how) | TableMatch::Differs(how)) => {
                     let reason = format!("target table \"{}\" does not fit: {how}", table.spec.target);
                     self.problems.push((relid, reason));
@@ -113,10 +141,42 @@ impl Work {
         }
     }
 
+    /// Makes the tables that are filled beside others.
+    fn make_tables_beside(&mut self, mirror: &Mirror, loader: &mut Loader) {
+        if self.beside.is_empty() {
+            return;
+        }
+        let number = labels::random_number();
+        let specs: Vec<Arc<TableSpec>> =
+            self.beside.drain(..).map(|spec| Arc::new(beside(&spec, number))).collect();
+        let copy_of = |spec: &TableSpec| CopyTable { table: spec.target.table.clone(), mark: mark(number) };
+        // A table that has left the mirror meanwhile is not written down, and need not be made.
+        let specs = catalog::mirror::transaction(&mirror.name, || {
+            let is_known = |spec: &Arc<TableSpec>| {
+                catalog::table::write_copy(&mirror.name, spec.relid.into(), &copy_of(spec))
+            };
+            specs.into_iter().filter(is_known).collect()
+        });
+        failpoint::hit("copy_tables_written_down");
+        for table in run(mirror, loader, Job::Prepare(specs)) {
+            let relid = pg_sys::Oid::from(table.spec.relid);
+            match table.result {
+                Ok(TableMatch::Created | TableMatch::Fits | TableMatch::Replaceable) => {
+                    self.copies.push((relid, copy_of(&table.spec)));
+                }
+                Ok(_) => {
+                    let reason = format!("table \"{}\" is in the way of its copy", table.spec.target);
+                    self.problems.push((relid, reason));
+                }
+                Err(problem) => self.problems.push((relid, problem.to_string())),
+            }
+        }
+    }
+
     fn write_down(self, mirror: &mut Mirror) -> Vec<pg_sys::Oid> {
-        let Self { described, problems, .. } = self;
+        let Self { described, problems, copies, .. } = self;
         let is_fit = |relid: &pg_sys::Oid| !problems.iter().any(|(problem, _)| problem == relid);
-        let fit = session::transaction(|| {
+        let fit = catalog::mirror::transaction(&mirror.name, || {
             for (relid, reason) in &problems {
                 let source_name = mirror.table(*relid).map_or("", |table| table.source_name.as_str());
                 catalog::table::fail(&mirror.name, *relid, source_name, reason);
@@ -124,13 +184,27 @@ impl Work {
             let fit: Vec<_> = described.into_iter().filter(|(relid, _)| is_fit(relid)).collect();
             for (relid, described) in &fit {
                 let Described { definition, layout, .. } = described;
-                catalog::table::write_definition(&mirror.name, *relid, definition, *layout);
+                let copy = copies.iter().find(|(copied, _)| copied == relid).map(|(_, copy)| copy);
+                catalog::table::write_definition(&mirror.name, *relid, definition, *layout, copy);
             }
             fit.into_iter().map(|(relid, _)| relid).collect()
         });
         mirror.read_tables();
         fit
     }
+}
+
+/// The table that takes the place of another one. Its comment, made from the source's name, is that of no other table: so it
+/// can be told which of the two is which.
+fn beside(spec: &TableSpec, number: u64) -> TableSpec {
+    // StarRocks allows 1,024 characters.
+    let name: String = spec.target.table.chars().take(980).collect();
+    let target = TargetTable { table: format!("dbmazz_copy_of_{name}_{number:016x}"), ..spec.target.clone() };
+    TableSpec { target, source_name: format!("{} {}", spec.source_name, mark(number)), ..spec.clone() }
+}
+
+fn mark(number: u64) -> String {
+    format!("(copy {number:016x})")
 }
 
 fn occupied(target: &TargetTable) -> String {

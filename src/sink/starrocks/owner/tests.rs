@@ -108,3 +108,39 @@ fn row_that_nobody_of_us_wrote_is_malformed() {
     let told = sink(&server).own("target", &step, &Worker::default());
     assert!(matches!(told, Err(StatementError::Malformed { .. })), "{told:?}");
 }
+
+/// The tables that are dropped when a claim is given back, of two that are there: one is a mirror's.
+fn dropped_with_a_claim_of(owner: &'static str) -> Vec<String> {
+    let server = SqlServer::start(move |statement| match statement {
+        _ if statement.starts_with("SELECT `incarnation`") => {
+            let values = vec![vec![Some("0000000000000001"), Some(owner), Some("0/64")]];
+            SqlReply::Rows(&["incarnation", "server", "commit_lsn"], values)
+        }
+        _ if statement.starts_with("SELECT table_name") => {
+            SqlReply::Rows(&["table_name"], vec![vec![Some("it")]])
+        }
+        _ if statement.starts_with("SHOW CREATE TABLE `shop`.`ours`") => {
+            let create =
+                "CREATE TABLE `ours` (…)\nCOMMENT \"mirrored by dbmazz from public.orders (copy 7)\"";
+            SqlReply::Rows(&["Table", "Create Table"], vec![vec![Some("ours"), Some(create)]])
+        }
+        _ if statement.starts_with("SHOW") => {
+            SqlReply::Rows(&["Table", "Create Table"], vec![vec![Some("it"), Some("CREATE TABLE `it` (…)")]])
+        }
+        _ => SqlReply::Done,
+    });
+    let config = StarRocksConfig { sql_port: server.port, ..config(&["http://127.0.0.1:9"]) };
+    let copies =
+        ["ours", "its"].map(|table| TargetTable { database: "shop".to_owned(), table: table.to_owned() });
+    release_claim(&config, "shop", "7/5", &copies).unwrap();
+    let changes = server.statements().into_iter().filter(|it| !it.starts_with('S'));
+    changes.collect()
+}
+
+#[test]
+fn tables_that_were_being_filled_go_with_the_claim() {
+    let [dropped, released] = dropped_with_a_claim_of("7/5").try_into().unwrap();
+    assert_eq!(dropped, "DROP TABLE IF EXISTS `shop`.`ours`");
+    assert!(released.starts_with("DELETE"), "{released}");
+    assert_eq!(dropped_with_a_claim_of("8/5"), Vec::<String>::new());
+}

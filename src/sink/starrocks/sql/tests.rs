@@ -1,10 +1,11 @@
 //! Statements against a server of the MySQL protocol that answers as the test says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::testing::{SqlReply, SqlServer, Worker, config, fast};
 use super::*;
+use crate::definition::AlterStep;
 use crate::sink::starrocks::{StarRocksSink, check, ddl};
 use crate::sink::{Sink, TableMatch};
 use crate::table::{Column, Kind, SourceColumn, TableSpec, TargetTable};
@@ -33,9 +34,16 @@ fn spec() -> TableSpec {
 
 /// A server that has the table, as `SHOW CREATE TABLE` tells it.
 fn with_table(create: &'static str, type_of_n: &'static str) -> SqlServer {
+    with_table_of(create, type_of_n, 1)
+}
+
+fn with_table_of(create: &'static str, type_of_n: &'static str, rows: usize) -> SqlServer {
     SqlServer::start(move |statement| {
         let described = |rows| SqlReply::Rows(&["Field", "Type", "Null", "Key", "Default", "Extra"], rows);
         match statement.split_whitespace().next().unwrap() {
+            "SELECT" if statement.starts_with("SELECT 1 ") => {
+                SqlReply::Rows(&["1"], vec![vec![Some("1")]; rows])
+            }
             "SELECT" => SqlReply::Rows(&["something"], vec![vec![Some("orders")]]),
             "DESC" => described(vec![
                 vec![Some("id"), Some("bigint(20)"), Some("NO"), Some("true"), None, Some("")],
@@ -84,7 +92,7 @@ fn server_that_does_not_know_a_property_is_asked_without_it() {
 #[test]
 fn table_that_is_there_is_compared_and_not_touched() {
     let fitting = with_table(OURS, "int(11)");
-    assert_eq!(sink(&fitting).prepare(&spec(), &Worker::default()), Ok(TableMatch::Fits));
+    assert_eq!(sink(&fitting).prepare(&spec(), &Worker::default()), Ok(TableMatch::Replaceable));
     assert!(fitting.statements().iter().all(|statement| !statement.starts_with("CREATE TABLE")));
 
     let other_type = with_table(PRIMARY, "date");
@@ -94,6 +102,14 @@ fn table_that_is_there_is_compared_and_not_touched() {
     let duplicate_key = with_table("CREATE TABLE `orders` (…) ENGINE=OLAP \nDUPLICATE KEY(`id`)", "int");
     let expected = TableMatch::Differs("it is not a Primary Key table".to_owned());
     assert_eq!(sink(&duplicate_key).prepare(&spec(), &Worker::default()), Ok(expected));
+}
+
+#[test]
+fn table_of_a_mirror_with_other_columns_is_told_apart_by_its_rows() {
+    let prepare = |rows| sink(&with_table_of(OURS, "date", rows)).prepare(&spec(), &Worker::default());
+    let how = || "its column \"n\" is date, not INT".to_owned();
+    assert_eq!(prepare(0), Ok(TableMatch::Unused(how())));
+    assert_eq!(prepare(1), Ok(TableMatch::Outdated(how())));
 }
 
 #[test]
@@ -224,4 +240,95 @@ fn check_tells_both_ways_in_at_once() {
     assert_eq!(info.owner, Ok(()));
     let http = info.http.unwrap_err().to_string();
     assert!(http.starts_with("could not ask for a label at \"http://127.0.0.1:9\""), "{http}");
+}
+
+#[test]
+fn table_that_somebody_else_creates_at_the_same_moment_is_compared() {
+    let server = SqlServer::start(|statement| match statement.split_whitespace().next().unwrap() {
+        "SELECT" => SqlReply::Rows(&["something"], vec![]),
+        "CREATE" if statement.starts_with("CREATE TABLE") => {
+            SqlReply::Error(1050, "Table 'orders' already exists")
+        }
+        "DESC" => SqlReply::Rows(
+            &["Field", "Type", "Null", "Key", "Default", "Extra"],
+            vec![vec![Some("id"), Some("bigint(20)"), Some("NO"), Some("true"), None, Some("")]],
+        ),
+        "SHOW" => SqlReply::Rows(&["Table", "Create Table"], vec![vec![Some("orders"), Some(OURS)]]),
+        _ => SqlReply::Done,
+    });
+    let unused = TableMatch::Unused("it has no column \"n\"".to_owned());
+    assert_eq!(sink(&server).prepare(&spec(), &Worker::default()), Ok(unused));
+}
+
+/// A server with the table `orders` and one beside it, and what it knows of them: whether the first one has the mark, and
+/// whether the other one is there. If `late`, the SWAP is executed once more right before the DROP.
+fn exchanging(late: bool) -> (SqlServer, Arc<[AtomicBool; 2]>) {
+    let state = Arc::new([AtomicBool::new(false), AtomicBool::new(true)]);
+    let (held, is_late) = (Arc::clone(&state), AtomicBool::new(late));
+    let server = SqlServer::start(move |statement| {
+        let [is_new, is_beside] = held.as_ref();
+        let swap = || is_new.fetch_xor(true, Ordering::SeqCst);
+        let created = |has_mark| {
+            let text = if has_mark { "COMMENT \"(copy 7)\"" } else { "COMMENT \"\"" };
+            SqlReply::Rows(&["Table", "Create Table"], vec![vec![Some("it"), Some(text)]])
+        };
+        match statement {
+            _ if statement.starts_with("ALTER TABLE `shop`.`orders` SWAP WITH") => drop(swap()),
+            _ if statement.starts_with("DROP TABLE") => {
+                if is_late.swap(false, Ordering::SeqCst) {
+                    swap();
+                }
+                is_beside.store(false, Ordering::SeqCst);
+            }
+            _ if statement.starts_with("SELECT table_name") => {
+                let rows = vec![vec![Some("it")]; usize::from(is_beside.load(Ordering::SeqCst))];
+                return SqlReply::Rows(&["table_name"], rows);
+            }
+            "SHOW CREATE TABLE `shop`.`orders`" => return created(is_new.load(Ordering::SeqCst)),
+            _ if statement.starts_with("SHOW") => return SqlReply::Rows(&["Command", "Info"], vec![]),
+            _ => {}
+        }
+        SqlReply::Done
+    });
+    (server, state)
+}
+
+fn exchange(server: &SqlServer) -> Result<(), StatementError> {
+    let (table, mark) = ("copy_of_orders".to_owned(), "(copy 7)".to_owned());
+    let swap = AlterStep::Swap { with: table.clone(), mark: mark.clone() };
+    let steps = [swap, AlterStep::DropSwapped { table, mark }];
+    sink(server).alter(&spec().target, &steps, &Worker::default())
+}
+
+#[test]
+fn tables_are_exchanged_and_the_old_one_dropped() {
+    let (server, state) = exchanging(false);
+    assert_eq!(exchange(&server), Ok(()));
+    assert_eq!(state.each_ref().map(|it| it.load(Ordering::SeqCst)), [true, false]);
+}
+
+#[test]
+fn table_that_a_late_statement_has_put_back_is_not_taken_for_the_new_one() {
+    let (server, _) = exchanging(true);
+    let told = exchange(&server);
+    assert!(matches!(told, Err(StatementError::Undone { .. })), "{told:?}");
+}
+
+#[test]
+fn column_is_not_touched_while_an_earlier_statement_about_its_table_is_executed() {
+    let count = AtomicUsize::new(0);
+    let server = SqlServer::start(move |statement| {
+        if statement != "SHOW FULL PROCESSLIST" {
+            return match statement.starts_with("DESC") {
+                true => SqlReply::Rows(&["Field", "Type", "Null", "Key"], vec![]),
+                false => SqlReply::Done,
+            };
+        }
+        let earlier = vec![Some("Query"), Some("ALTER TABLE `shop`.`orders` DROP COLUMN `n`")];
+        let rows = if count.fetch_add(1, Ordering::Relaxed) < 2 { vec![earlier] } else { vec![] };
+        SqlReply::Rows(&["Command", "Info"], rows)
+    });
+    let drop = [AlterStep::Drop { column: "n".to_owned() }];
+    assert_eq!(sink(&server).alter(&spec().target, &drop, &Worker::default()), Ok(()));
+    assert!(server.statements().iter().all(|statement| !statement.starts_with("ALTER")), "it was dropped");
 }

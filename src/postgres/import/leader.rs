@@ -1,0 +1,169 @@
+//! `dbmazz import`: writes down what is to be done, and has it done, phase by phase.
+
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
+};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::copy;
+use super::options::ImportOptions;
+use super::plan::{self, LAST_PHASE, is_parallel};
+use super::table::{self, Import};
+use crate::postgres::caught::text_of;
+use crate::postgres::{latch, session, signal};
+
+/// Starts the leader of an import.
+///
+/// # Errors
+///
+/// All slots of `max_worker_processes` are taken.
+pub(super) fn start(
+    database: pg_sys::Oid,
+    id: i64,
+) -> Result<DynamicBackgroundWorker, BackgroundWorkerStatus> {
+    BackgroundWorkerBuilder::new("dbmazz import")
+        .set_type("dbmazz import")
+        .set_library("dbmazz")
+        .set_function("dbmazz_import_main")
+        .enable_spi_access()
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_extra(&id.to_string())
+        .load_dynamic()
+        .map_err(|_| BackgroundWorkerStatus::Stopped)
+}
+
+/// Main function of `dbmazz import`. Its arguments are the database and the import.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn dbmazz_import_main(argument: pg_sys::Datum) {
+    signal::install_handlers();
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+    session::prepare();
+    let Ok(id) = BackgroundWorker::get_extra().parse() else { return };
+    guarded(id, move || {
+        if session::transaction(|| table::become_leader(id)) {
+            lead(database, id);
+        }
+    });
+}
+
+/// Runs the body of a process of an import; its error is why the import fails, and is written down as such.
+pub(super) fn guarded(id: i64, body: impl FnOnce() + std::panic::UnwindSafe) {
+    PgTryBuilder::new(body)
+        .catch_others(move |error| {
+            let reason = copy::with_file(&text_of(&error));
+            // SAFETY: the process does nothing more than to write down why it ends. Locks of the code that failed are given
+            // back first.
+            unsafe {
+                pg_sys::LWLockReleaseAll();
+                pg_sys::AbortOutOfAnyTransaction();
+            }
+            session::transaction(|| {
+                crate::postgres::catalog::as_extension(|| table::fail(id, &reason));
+            });
+            log!("import {id} has failed: {reason}");
+        })
+        .execute();
+}
+
+fn lead(database: pg_sys::Oid, id: i64) {
+    let Some(import) = session::transaction(|| table::read(id)) else { return };
+    if import.state != "starting" {
+        return;
+    }
+    let options = ImportOptions::parse(&import.options).unwrap_or_else(|problem| error!("{problem}"));
+    session::report_activity(&format!("import {id}: reading the manifest"));
+    if import.exported.is_none() {
+        session::transaction(|| plan::write_down(&import, &options));
+    }
+    session::transaction(|| table::set_state(id, "running", None));
+    log!("import {id} from \"{}\" has started", import.source);
+    let deadline = options.timeout().map(|time| Instant::now() + time);
+    for phase in 0..=LAST_PHASE {
+        let workers = if is_parallel(phase) { options.workers } else { 1 };
+        if !run_phase(database, &import, phase, workers, deadline) {
+            return;
+        }
+    }
+    session::transaction(|| table::set_state(id, "done", None));
+    log!("import {id} is done");
+}
+
+/// Has all steps of a phase done; false when the import does not go on.
+fn run_phase(
+    database: pg_sys::Oid,
+    import: &Import,
+    phase: i32,
+    workers: usize,
+    deadline: Option<Instant>,
+) -> bool {
+    let mut fruitless = 0;
+    loop {
+        let left = session::transaction(|| table::steps_left(import.id, phase));
+        if left == 0 {
+            return true;
+        }
+        session::report_activity(&format!("import {}: phase {phase}, {left} steps left", import.id));
+        let started: Vec<_> =
+            (0..workers.min(left)).map_while(|_| start_worker(database, import, phase).ok()).collect();
+        if started.is_empty() {
+            latch::wait(None, Duration::from_secs(1));
+        }
+        if !wait_for(&started, import, deadline) {
+            return false;
+        }
+        let after = session::transaction(|| table::steps_left(import.id, phase));
+        fruitless = if after < left || started.is_empty() { 0 } else { fruitless + 1 };
+        if fruitless == MOST_FRUITLESS {
+            error!("the processes of the import have ended unexpectedly; see the server's log");
+        }
+    }
+}
+
+/// Processes that end without an error and without a step done, before the import fails.
+const MOST_FRUITLESS: u32 = 3;
+
+/// Waits until the workers are gone; ends them when the import does not go on, and says so.
+fn wait_for(workers: &[DynamicBackgroundWorker], import: &Import, deadline: Option<Instant>) -> bool {
+    let gone = |worker: &DynamicBackgroundWorker| {
+        matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied))
+    };
+    let mut goes_on = true;
+    while !workers.iter().all(gone) {
+        latch::wait(None, Duration::from_millis(200));
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            session::transaction(|| table::fail(import.id, "the import has taken longer than its timeout"));
+        }
+        goes_on &= is_running(import.id);
+        if !goes_on {
+            for pid in workers.iter().filter_map(|worker| worker.pid().ok()) {
+                // SAFETY: a signal to a child that the postmaster has not missed yet.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+            }
+        }
+    }
+    goes_on && is_running(import.id)
+}
+
+fn is_running(id: i64) -> bool {
+    session::transaction(|| table::read(id)).is_some_and(|import| import.state == "running")
+}
+
+fn start_worker(database: pg_sys::Oid, import: &Import, phase: i32) -> Result<DynamicBackgroundWorker, ()> {
+    // SAFETY: set before any worker runs.
+    let me = unsafe { pg_sys::MyProcPid };
+    BackgroundWorkerBuilder::new("dbmazz import worker")
+        .set_type("dbmazz import worker")
+        .set_library("dbmazz")
+        .set_function("dbmazz_import_worker_main")
+        .enable_spi_access()
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_extra(&format!("{} {phase} {}", import.id, import.owner.to_u32()))
+        .set_notify_pid(me)
+        .load_dynamic()
+        .map_err(|_| ())
+}

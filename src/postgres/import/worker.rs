@@ -1,0 +1,220 @@
+//! `dbmazz import worker`: does steps of one phase until none is left. It is connected as the user who asked.
+
+use std::ffi::CString;
+use std::sync::Arc;
+
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+
+use super::attempt::{Refusal, attempt, refuse, refuse_with};
+use super::copy::{self, ChunkToLoad, Exported};
+use super::leader::guarded;
+use super::plan;
+use super::table::{self, Import, Kind, Step};
+use crate::export::checked::{CheckedFile, Stop};
+use crate::export::destination::Destination;
+use crate::export::rows::Fields;
+use crate::postgres::catalog::{as_extension, query};
+use crate::postgres::store::{self, Access};
+use crate::postgres::{failpoint, session, signal};
+
+/// Main function of `dbmazz import worker`. Its arguments are the database, the import, the phase and the user.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn dbmazz_import_worker_main(argument: pg_sys::Datum) {
+    signal::install_handlers();
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    let mut words = BackgroundWorker::get_extra().split(' ');
+    let mut number = || words.next().and_then(|word| word.parse::<i64>().ok()).unwrap_or_default();
+    let (id, phase, user) = (number(), number() as i32, number() as u32);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), Some(pg_sys::Oid::from(user)));
+    session::prepare();
+    // Rows come in any order, and triggers have fired where they come from.
+    session::set(c"session_replication_role", c"replica");
+    guarded(id, move || {
+        let import = session::transaction(|| as_extension(|| table::read(id)));
+        let Some(import) = import.filter(|import| import.state == "running") else { return };
+        Worker::new(import).run(phase);
+    });
+}
+
+struct Worker {
+    import: Import,
+    exported: Exported,
+    store: Arc<dyn Destination>,
+    /// Of the last statement.
+    settings: String,
+}
+
+impl Worker {
+    fn new(import: Import) -> Self {
+        let exported: Option<Exported> =
+            import.exported.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let exported = exported.unwrap_or_else(|| error!("import {} has no plan", import.id));
+        let store = session::transaction(|| {
+            // Receive functions convert from it; the setting needs the catalogs.
+            session::set(c"client_encoding", &CString::new(exported.encoding.as_str()).unwrap_or_default());
+            store::open(&import.source, import.server.as_deref(), import.owner, Access::Read)
+                .unwrap_or_else(|problem| problem.report())
+        });
+        Self { import, exported, store, settings: String::new() }
+    }
+
+    fn run(mut self, phase: i32) {
+        while session::transaction(|| self.do_next(phase)) {}
+    }
+
+    /// Does a step, all of it in the transaction that is open; false when there is none.
+    fn do_next(&mut self, phase: i32) -> bool {
+        let id = self.import.id;
+        let step = as_extension(|| if table::has_leader(id) { table::take_step(id, phase) } else { None });
+        let Some(step) = step else { return false };
+        session::report_activity(&format!(
+            "import {id}: {}",
+            step.relation.as_deref().or(step.statement.as_deref()).unwrap_or("large objects")
+        ));
+        let (rows, note) = self.do_step(&step);
+        failpoint::hit("import_step_done");
+        as_extension(|| table::complete(id, step.step, rows, note.as_deref()));
+        true
+    }
+
+    fn do_step(&mut self, step: &Step) -> (u64, Option<String>) {
+        let relation = step.relation.as_deref().unwrap_or_default();
+        match step.kind {
+            Kind::Statement => (0, self.run_statement(step)),
+            Kind::Chunk => {
+                let chunk = chunk_of(step);
+                (copy::load(&self.store, &self.exported, relation, &chunk), None)
+            }
+            Kind::MustBeEmpty => {
+                if query::exists(&format!("SELECT FROM ONLY {relation} LIMIT 1"), &[]) {
+                    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+                    let hint = "The option {\"truncate\": true} empties the tables first.";
+                    refuse_with(code, format!("{relation} has rows already"), "", hint);
+                }
+                (0, None)
+            }
+            Kind::MustFindNothing => {
+                let sql = step.statement.as_deref().unwrap_or_default();
+                if let Some(found) = query::row(sql, &[], |row| row.must::<String>(1)) {
+                    refuse(
+                        PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
+                        format!("imported rows of {relation} violate {found}"),
+                    );
+                }
+                (0, None)
+            }
+            Kind::LargeObjects => (self.make_large_objects(&chunk_of(step)), None),
+        }
+    }
+
+    /// Runs a statement of the schema. What is there already stays as it is, and what only says who may do what is
+    /// passed over when it cannot be done: the reason is the step's note.
+    fn run_statement(&mut self, step: &Step) -> Option<String> {
+        let sql = step.statement.as_deref().unwrap_or_default();
+        if step.settings != self.settings {
+            if !step.settings.is_empty() {
+                attempt(&step.settings).unwrap_or_else(|refusal| error!("{}", refusal.message));
+            }
+            self.settings.clone_from(&step.settings);
+        }
+        let refusal = attempt(sql).err()?;
+        if !is_passed_over(&refusal, sql) {
+            let shown: String = sql.chars().take(200).collect();
+            let message = format!("could not import the schema: {}", refusal.message);
+            refuse_with(refusal.code, message, &format!("The statement was: {shown}"), "");
+        }
+        log!("import {}: passed over: {}", self.import.id, refusal.message);
+        Some(refusal.message)
+    }
+
+    /// Makes the large objects without their pages, which are loaded like rows.
+    fn make_large_objects(&self, load: &ChunkToLoad) -> u64 {
+        // SAFETY: reads the current role.
+        if !unsafe { pg_sys::superuser() } {
+            let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
+            let hint = "The option {\"large_objects\": false} leaves them out.";
+            refuse_with(code, "only superusers can import large objects", "", hint);
+        }
+        let file = &load.chunk.file;
+        let fail = |problem: String| -> ! { plan::unreadable(file, &problem) };
+        let checked = CheckedFile::open(&*self.store, file, self.exported.options.checksum, &Stop::default())
+            .unwrap_or_else(|problem| fail(problem.to_string()));
+        let made = checked.content(self.exported.options.compression).and_then(|content| {
+            let mut fields = Fields::new(content)?;
+            while fields.next_tuple()?.is_some() {
+                let mut values = [None, None, None, None];
+                for value in &mut values {
+                    if let Some(field) = fields.next_field()? {
+                        *value = fields.read_short(field, 1 << 20)?;
+                    }
+                }
+                make_large_object(&values);
+            }
+            Ok(fields.tuples())
+        });
+        checked.finish().unwrap_or_else(|difference| fail(difference.to_string()));
+        let made = made.unwrap_or_else(|problem| fail(problem.to_string()));
+        if made != load.chunk.rows {
+            fail(format!("has {made} large objects instead of {}", load.chunk.rows));
+        }
+        made
+    }
+}
+
+/// An object of these columns: OID, owner, ACL, description.
+fn make_large_object(values: &[Option<Vec<u8>>; 4]) {
+    let [oid, owner, acl, description] = values;
+    let oid =
+        oid.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes).unwrap_or_default();
+    let text =
+        |value: &Option<Vec<u8>>| value.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let run = |sql: String| {
+        attempt(&sql).unwrap_or_else(|refusal| {
+            refuse(refusal.code, format!("could not import large object {oid}: {}", refusal.message))
+        });
+    };
+    // One that has this number would get pages of another one.
+    run(format!("SELECT pg_catalog.lo_create({oid})"));
+    if let Some(owner) = text(owner) {
+        // Roles of another server need not be here.
+        let owner = pgrx::spi::quote_identifier(&owner);
+        let _ = attempt(&format!("ALTER LARGE OBJECT {oid} OWNER TO {owner}"));
+    }
+    if let Some(acl) = text(acl) {
+        let _ = attempt(&format!(
+            "UPDATE pg_catalog.pg_largeobject_metadata SET lomacl = {}::pg_catalog.aclitem[] WHERE oid = {oid}",
+            quote_literal(&acl)
+        ));
+    }
+    if let Some(description) = text(description) {
+        run(format!("COMMENT ON LARGE OBJECT {oid} IS {}", quote_literal(&description)));
+    }
+}
+
+fn chunk_of(step: &Step) -> ChunkToLoad {
+    let chunk = step.chunk.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    chunk.unwrap_or_else(|| error!("step {} of the import cannot be read", step.step))
+}
+
+fn is_passed_over(refusal: &Refusal, sql: &str) -> bool {
+    let is_there_already = matches!(
+        refusal.code,
+        PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT
+            | PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE
+            | PgSqlErrorCode::ERRCODE_DUPLICATE_FUNCTION
+            | PgSqlErrorCode::ERRCODE_DUPLICATE_SCHEMA
+            | PgSqlErrorCode::ERRCODE_DUPLICATE_ALIAS
+    );
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let is_ornament = matches!(first.as_str(), "GRANT" | "REVOKE" | "COMMENT" | "SECURITY")
+        || sql.contains(" OWNER TO ")
+        || sql.starts_with("ALTER DEFAULT PRIVILEGES");
+    // Attached by an earlier attempt; tablecmds.c has no SQLSTATE of its own for it.
+    let is_attached =
+        refusal.code == PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE && sql.contains(" ATTACH PARTITION ");
+    is_there_already || is_attached || (is_ornament && !sql.starts_with("CREATE"))
+}

@@ -1,0 +1,142 @@
+//! A table that is copied again: whoever reads the target sees the old rows until the new ones are complete.
+
+use std::time::Duration;
+
+use crate::harness::{Action, Fault, Outcome, Pair, Settings, wait_until};
+use crate::{on_a_pair, on_its_own_cluster};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn start(pair: &mut Pair) -> Outcome {
+    pair.source.execute(
+        "CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE still (id int PRIMARY KEY);
+         INSERT INTO item SELECT n, 'v' || n FROM generate_series(1, 500) n",
+    )?;
+    pair.start_mirror(&["item", "still"])?;
+    pair.wait_and_compare(&["item", "still"])
+}
+
+fn resync(pair: &mut Pair) -> Outcome {
+    let mirror = pair.mirror().to_owned();
+    pair.source.execute(&format!("SELECT dbmazz_resync_table('{mirror}', 'item')"))
+}
+
+/// Nothing is left of the table that took the target's place.
+fn assert_nothing_beside(pair: &mut Pair) -> Outcome {
+    assert_eq!(pair.target.tables_beside()?, Vec::<String>::new(), "the table beside is still there");
+    assert_eq!(
+        pair.source.value("SELECT count(*) FROM dbmazz.mirror_table WHERE copy_table IS NOT NULL")?,
+        "0"
+    );
+    Ok(())
+}
+
+/// `change` has the table copied again; while its loads hang the target has the rows from before.
+fn readers_see_old_rows_until(change: impl FnOnce(&mut Pair) -> Outcome) {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("a copy beside the target") else { return Ok(()) };
+        start(pair)?;
+        control.set(&Fault::lasting("hang").on_table("dbmazz_copy_of_item*"))?;
+        change(pair)?;
+        wait_until("the copy is under way", PATIENCE, || {
+            pair.source.is_true("SELECT EXISTS (SELECT FROM dbmazz.snapshot_chunk WHERE state = 'd')")
+        })?;
+        pair.source.execute("DELETE FROM item WHERE id <= 100; INSERT INTO still VALUES (1)")?;
+        wait_until("the other table goes on", PATIENCE, || Ok(pair.target.count("still")? == 1))?;
+        assert_eq!(pair.target.count("item")?, 500);
+        control.clear()?;
+        pair.wait_and_compare(&["item", "still"])?;
+        assert_nothing_beside(pair)?;
+        pair.source.execute("UPDATE item SET v = '{}' WHERE id % 2 = 0")?;
+        pair.wait_and_compare(&["item", "still"])
+    });
+}
+
+#[test]
+fn old_rows_are_there_until_the_table_is_copied_again() {
+    readers_see_old_rows_until(resync);
+}
+
+#[test]
+fn old_rows_are_there_until_the_table_is_copied_with_other_columns() {
+    readers_see_old_rows_until(|pair| {
+        pair.source.execute(
+            "ALTER TABLE item ALTER v TYPE jsonb USING to_jsonb(v); UPDATE item SET v = '{}' WHERE id = 200",
+        )
+    });
+}
+
+#[test]
+fn a_table_of_another_maker_is_emptied_and_stays_what_it_is() {
+    on_a_pair(|pair| {
+        pair.source
+            .execute("CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, 'a')")?;
+        let (database, table) = (pair.target.database().to_owned(), pair.target.table("item"));
+        pair.target.execute(&format!("CREATE DATABASE IF NOT EXISTS `{database}`"))?;
+        pair.target.execute(&format!(
+            "CREATE TABLE {table} (id INT NOT NULL, v VARCHAR(1048576) NULL, mine INT NULL DEFAULT \"7\")
+             PRIMARY KEY (id) COMMENT \"by hand\" DISTRIBUTED BY HASH (id) PROPERTIES (\"replication_num\" = \"1\")"
+        ))?;
+        pair.start_mirror(&["item"])?;
+        pair.wait_and_compare(&["item"])?;
+        resync(pair)?;
+        pair.source.execute("INSERT INTO item VALUES (2, 'b')")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_eq!(pair.target.value(&format!("SELECT count(*) FROM {table} WHERE mine = 7"))?, "2");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_table_that_leaves_while_it_is_copied_leaves_nothing_behind() {
+    on_a_pair(|pair| {
+        let Some(control) = pair.control("a copy that nobody wants any more") else { return Ok(()) };
+        start(pair)?;
+        control.set(&Fault::lasting("hang").on_table("dbmazz_copy_of_item*"))?;
+        resync(pair)?;
+        wait_until("the table beside is there", PATIENCE, || Ok(!pair.target.tables_beside()?.is_empty()))?;
+        let mirror = pair.mirror().to_owned();
+        pair.source.execute(&format!("SELECT dbmazz_remove_table('{mirror}', 'item')"))?;
+        control.clear()?;
+        wait_until("the table beside is gone", PATIENCE, || Ok(pair.target.tables_beside()?.is_empty()))?;
+        assert_eq!(pair.target.count("item")?, 500);
+        pair.source.execute(&format!("SELECT dbmazz_add_table('{mirror}', 'item')"))?;
+        pair.source.execute("DELETE FROM item WHERE id <= 100; INSERT INTO still VALUES (1)")?;
+        pair.wait_and_compare(&["item", "still"])?;
+        assert_nothing_beside(pair)
+    });
+}
+
+#[test]
+fn a_crash_around_the_swap_leaves_nothing_behind() {
+    for (point, action) in [
+        ("sync_caught_up", Action::Kill),
+        ("sync_swapped", Action::Error),
+        ("sync_swapped", Action::Kill),
+        ("sync_written_down", Action::Kill),
+    ] {
+        on_its_own_cluster(&Settings::default(), |pair| {
+            start(pair)?;
+            let armed = pair.source.cluster().arm(point, action, 0)?;
+            resync(pair)?;
+            pair.source.execute("UPDATE item SET v = 'meanwhile' WHERE id % 3 = 0")?;
+            armed.wait_until_reached()?;
+            drop(armed);
+            if action == Action::Kill {
+                // All sessions end, a moment later.
+                wait_until("the server goes down", PATIENCE, || {
+                    Ok(pair.source.execute("SELECT 1").is_err())
+                })?;
+            }
+            wait_until("the server is back", PATIENCE, || {
+                let deleted = pair.source.execute("DELETE FROM item WHERE id % 5 = 0");
+                if deleted.is_err() {
+                    let _ = pair.source.reconnect();
+                }
+                Ok(deleted.is_ok())
+            })?;
+            pair.wait_and_compare(&["item", "still"])?;
+            assert_nothing_beside(pair)
+        });
+    }
+}

@@ -13,7 +13,7 @@ use dbmazz::encode::{ColumnSet, OutOfRange, Row, RowEncoder, Value};
 use dbmazz::lsn::Lsn;
 use dbmazz::pgoutput::{Message, PgoutputRow, RelationCache, TupleIndex};
 use dbmazz::pipeline::{Change, FlushInterval, LabelSequence, Limits, Pipeline, TableIndex};
-use dbmazz::sink::LoadShape;
+use dbmazz::sink::{Compression, CountingSink, Counts, Load, LoadShape, Sink, Watch};
 use dbmazz::table::{Column, Kind, SourceColumn, TableSpec, TargetTable};
 
 const ROWS: usize = 50_000;
@@ -61,6 +61,13 @@ impl Engine {
         let mut labels = LabelSequence::new("bench".into(), 1);
         labels.extend(u64::MAX);
         Self { pipeline, table, labels }
+    }
+
+    /// Commits, seals and hands out what came in, as one load.
+    fn load(&mut self, end: Lsn) -> Load {
+        self.pipeline.commit(end);
+        self.pipeline.seal_all();
+        self.pipeline.next_load(&mut self.labels).expect("there are rows")
     }
 
     /// Commits, seals and finishes what came in; the length of the body.
@@ -170,10 +177,13 @@ fn kinds(criterion: &mut Criterion) {
         ("float4", Value::Float4(0.1)),
         ("float8", Value::Float8(1234.5678)),
         ("numeric", Value::Numeric(&stored)),
+        ("numeric as text", Value::NumericText(b"1234.5678")),
         ("date", Value::Date(9820)),
+        ("time", Value::Time(54_245_123_456)),
         ("timestamp", Value::Timestamp(845_000_000_123_456)),
         ("uuid", Value::Uuid([7; 16])),
         ("bytea of 32", Value::Bytes(&[7; 32])),
+        ("bytea of 32 as digits", Value::HexBytes(&[b'7'; 64])),
         ("json of 66", Value::Json(document)),
         ("text of 20", Value::Text(b"twenty characters it")),
         ("text of 20 with quotes", Value::Text(b"twenty \"haracters\" i")),
@@ -195,6 +205,75 @@ fn kinds(criterion: &mut Criterion) {
                 }
                 black_box(out.len())
             });
+        });
+    }
+    group.finish();
+}
+
+/// A hundred columns of six types.
+struct Wide(i64);
+
+const WIDE: usize = 100;
+
+impl Row for Wide {
+    fn value(&self, column: usize) -> Value<'_> {
+        match (column, column % 6) {
+            (0, _) => Value::Int(self.0),
+            (_, 0) => Value::Int(self.0 & 0xFFFF),
+            (_, 1) => Value::Text(b"twenty characters it"),
+            (_, 2) => Value::NumericText(b"1234.56"),
+            (_, 3) => Value::Timestamp(845_000_000_000_000 + self.0),
+            (_, 4) => Value::Float8(self.0 as f64 / 7.0),
+            _ => Value::Bool(self.0 & 1 == 0),
+        }
+    }
+}
+
+fn wide(criterion: &mut Criterion) {
+    const ROWS: usize = 5_000;
+    let kinds = [Kind::Int, Kind::Text, Kind::Numeric, Kind::Timestamp, Kind::Float8, Kind::Bool];
+    let names: Vec<String> = (0..WIDE).map(|column| format!("c{column}")).collect();
+    let columns: Vec<_> = names.iter().enumerate().map(|(at, name)| (name.as_str(), kinds[at % 6])).collect();
+    let mut engine = Engine::new(&spec(&columns));
+    let mut group = criterion.benchmark_group("100 columns");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("encode, compact, seal", |bencher| {
+        bencher.iter(|| {
+            for id in 0..ROWS {
+                engine
+                    .pipeline
+                    .upsert(engine.table, Change::Insert, &Wide(id as i64))
+                    .expect("the row is valid");
+            }
+            engine.finish(Lsn(1))
+        });
+    });
+    group.finish();
+}
+
+struct NoWatch;
+
+impl Watch for NoWatch {
+    fn stopped(&self) -> bool {
+        false
+    }
+
+    fn retrying(&self, _: &str) {}
+}
+
+/// A sealed load as a load thread packs it: the bytes are those before compression.
+fn compression(criterion: &mut Criterion) {
+    let mut engine = Engine::new(&spec(NARROW));
+    for id in 0..ROWS {
+        engine.pipeline.upsert(engine.table, Change::Insert, &Narrow::new(id)).expect("the row is valid");
+    }
+    let load = engine.load(Lsn(1));
+    let mut group = criterion.benchmark_group("pack");
+    group.throughput(Throughput::Bytes(load.body_bytes() as u64));
+    for (name, compression) in [("LZ4", Compression::Lz4Frame), ("as it is", Compression::None)] {
+        let mut sink = CountingSink::new(Arc::new(Counts::default()), compression);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| sink.load(black_box(&load), &NoWatch).expect("a counting sink takes all"));
         });
     }
     group.finish();
@@ -282,5 +361,26 @@ fn pgoutput(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, narrow, kinds, pgoutput);
+/// What a stream has beside inserts: a transaction of one update and one delete.
+fn small_transactions(criterion: &mut Criterion) {
+    let begin = [b"B".as_slice(), &[0; 20]].concat();
+    let commit = [b"C".as_slice(), &[0; 25]].concat();
+    let (bytes, inserts) = inserts();
+    let tuple = &bytes[inserts[7].clone()][6..];
+    let update = [b"U\0\0\0\x01N".as_slice(), tuple].concat();
+    let delete = b"D\0\0\0\x01K\0\x06t\0\0\0\x017nnnnn".to_vec();
+    let mut group = criterion.benchmark_group("pgoutput");
+    let messages = [begin, update, delete, commit];
+    group.throughput(Throughput::Elements(messages.len() as u64));
+    group.bench_function("parse a transaction of an update and a delete", |bencher| {
+        bencher.iter(|| {
+            for message in &messages {
+                black_box(Message::parse(black_box(message)).expect("the message is whole"));
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, narrow, kinds, wide, compression, pgoutput, small_transactions);
 criterion_main!(benches);

@@ -5,13 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::account::Account;
-use super::{Failure, Outcome, wait_until};
-
-/// How long a process may take to come by, with whatever runs beside it.
-const PATIENCE: Duration = Duration::from_secs(180);
+use super::{Failure, Outcome, PATIENCE, wait_until};
 
 /// What becomes of the process that reaches a point.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -51,4 +51,4 @@ pub(crate) use s3::S3Server;
 pub(crate) use seed::Random;
 pub(crate) use starrocks::StarRocks;
 pub(crate) use target::Target;
-pub(crate) use wait::{Progress, wait_for, wait_until};
+pub(crate) use wait::{PATIENCE, Progress, wait_for, wait_until};

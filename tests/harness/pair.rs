@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use super::{Cluster, Comparison, Control, Database, Failure, Outcome, StarRocks, Target, wait_until};
-
-/// How long a mirror may take to come into step. Far more than it should ever need.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::{
+    Cluster, Comparison, Control, Database, Failure, Outcome, PATIENCE, StarRocks, Target, wait_until,
+};
 
 /// A source database with the extension and a server in it, and the target database behind that server.
 pub(crate) struct Pair {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, Outcome};
 
+/// How long what must come may take. It ends only tests of what never comes: with many of them beside each other on a small
+/// machine, a minute is not long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// How long something may go on without a word.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How often the word is repeated.

@@ -1,12 +1,9 @@
 //! DDL within a backlog, exactly: what was written before it arrives as it was, the table stops at the first row of the
 //! new form, and rows follow the relation that they belong to, whatever its name or its partitioned table are by then.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const ROWS: &str = "SELECT id, a, b FROM item ORDER BY id";
 
 fn create_and_mirror(pair: &mut Pair) -> Outcome {

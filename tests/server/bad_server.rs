@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::harness::{Cluster, Database, Outcome, Pair, Settings};
+use crate::harness::{Cluster, Database, Outcome, PATIENCE, Pair, Settings};
 use crate::on_its_own_cluster;
 
 /// The start of a mirror of one table, which must fail; returns code and text.
@@ -47,8 +47,7 @@ fn no_free_worker_is_told() {
         pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
         let start = pair.start_statement("tables => ARRAY['item']::regclass[]", "{}");
         let Err(failure) = pair.source.execute(&start) else {
-            let deadline = std::time::Duration::from_secs(60);
-            return crate::harness::wait_until("the lack of workers is told", deadline, || {
+            return crate::harness::wait_until("the lack of workers is told", PATIENCE, || {
                 Ok(pair.views()?.contains("max_worker_processes"))
             });
         };
@@ -84,8 +83,7 @@ fn enabled_off_stops_all_work_at_once() {
         pair.source.execute("ALTER SYSTEM SET dbmazz.enabled = off")?;
         pair.source.execute("SELECT pg_reload_conf()")?;
         let worker = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'dbmazz mirror')";
-        let deadline = std::time::Duration::from_secs(20);
-        crate::harness::wait_until("no worker", deadline, || pair.source.is_true(worker))?;
+        crate::harness::wait_until("no worker", PATIENCE, || pair.source.is_true(worker))?;
         pair.source.execute("INSERT INTO item VALUES (1)")?;
         pair.source.execute("ALTER SYSTEM RESET dbmazz.enabled")?;
         pair.source.execute("SELECT pg_reload_conf()")?;

@@ -1,9 +1,7 @@
 //! A backlog is decoded with the catalogs of its time, while the worker's own transactions see those of today. Whatever
 //! DDL lies between, the outcome is right or loud, never a wrong value.
 
-use std::time::Duration;
-
-use crate::harness::{Action, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Action, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
 /// Holds changes back, lets `ddl` happen among them, and lets them go.
@@ -32,7 +30,7 @@ fn right_or_loud(ddl: &[&str]) {
     on_a_pair(|pair| {
         with_a_backlog(pair, ddl)?;
         let mut loud = false;
-        wait_until("in step, or an error", Duration::from_secs(90), || {
+        wait_until("in step, or an error", PATIENCE, || {
             loud = pair.table_state("item")?.as_deref() == Some("e");
             let wait = format!("SELECT dbmazz_wait_mirror('{}', timeout => '1 s')", pair.mirror());
             Ok(loud || pair.source.is_true(&wait)?)
@@ -43,7 +41,7 @@ fn right_or_loud(ddl: &[&str]) {
                 .value("SELECT last_error FROM dbmazz_stat_table WHERE relation = 'item'::regclass")?;
             assert!(reason.len() > 10, "{reason}");
             let rows = pair.source.value("SELECT count(*) FROM still")?;
-            return wait_until("the other table goes on", Duration::from_secs(60), || {
+            return wait_until("the other table goes on", PATIENCE, || {
                 Ok(pair.target.count("still")?.to_string() == rows)
             });
         }
@@ -127,8 +125,7 @@ fn an_addition_while_the_mirror_streams() {
         pair.start_mirror(&["item"])?;
         pair.wait_and_compare(&["item"])?;
         pair.source.execute("ALTER TABLE item ADD COLUMN b text; INSERT INTO item VALUES (2, 2, 'two')")?;
-        let settled = Duration::from_secs(60);
-        wait_until("right or loud", settled, || {
+        wait_until("right or loud", PATIENCE, || {
             let wait = format!("SELECT dbmazz_wait_mirror('{}', timeout => '1 s')", pair.mirror());
             Ok(pair.table_state("item")?.as_deref() == Some("e") || pair.source.is_true(&wait)?)
         })?;

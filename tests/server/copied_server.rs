@@ -1,12 +1,9 @@
 //! Copies of a server: only one of them may write to the target, and none may go on where rows are missing or too many.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::harness::{Cluster, Database, Outcome, Pair, Settings, StopMode, wait_until};
+use crate::harness::{Cluster, Database, Outcome, PATIENCE, Pair, Settings, StopMode, wait_until};
 use crate::on_its_own_cluster;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn mirrored_item(pair: &mut Pair) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)")?;

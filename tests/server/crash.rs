@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Control, Fault, Outcome, Pair, Pgbench, Random, Settings, StopMode, wait_for, wait_until,
+    Control, Fault, Outcome, PATIENCE, Pair, Pgbench, Random, Settings, StopMode, wait_for, wait_until,
 };
 use crate::on_its_own_cluster;
 
@@ -37,7 +37,7 @@ fn pid_of(pair: &mut Pair, backend_type: &str) -> Outcome<i32> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = '{backend_type}' ORDER BY random() LIMIT 1"
     );
-    wait_for(&format!("a process \"{backend_type}\""), Duration::from_secs(60), || {
+    wait_for(&format!("a process \"{backend_type}\""), PATIENCE, || {
         Ok(match pair.source.value_or_null(&sql)? {
             Some(pid) => Some(pid.parse()?),
             None => None,
@@ -69,7 +69,7 @@ enum Blow {
 /// Strikes some process of this kind. Returns when the server, if it had to restart its processes, takes connections.
 fn strike(pair: &mut Pair, backend_type: &str, blow: Blow) -> Outcome {
     // A process may end by itself before the blow comes; then another one is struck.
-    wait_for(&format!("a process \"{backend_type}\" is struck"), Duration::from_secs(60), || {
+    wait_for(&format!("a process \"{backend_type}\" is struck"), PATIENCE, || {
         let pid = pid_of(pair, backend_type)?;
         match blow {
             Blow::Cancel => pair.source.is_true(&format!("SELECT pg_cancel_backend({pid})")),
@@ -87,7 +87,7 @@ pub(crate) fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
     }
     // The postmaster asks for its remains and ends the other processes in one go. As long as they lie there, a
     // connection may still be made, and would be taken away at once.
-    wait_until("the postmaster has noticed", Duration::from_secs(30), || {
+    wait_until("the postmaster has noticed", PATIENCE, || {
         Ok(!Path::new("/proc").join(pid.to_string()).exists())
     })?;
     come_back(pair)?;
@@ -96,7 +96,7 @@ pub(crate) fn kill(pair: &mut Pair, pid: i32) -> Outcome<bool> {
 
 /// Waits until the server takes connections again.
 pub(crate) fn come_back(pair: &mut Pair) -> Outcome {
-    wait_for("the server is back", Duration::from_secs(60), || {
+    wait_for("the server is back", PATIENCE, || {
         let back = pair.source.reconnect().and_then(|()| pair.source.value("SELECT 1"));
         Ok(back.ok().map(drop))
     })
@@ -125,7 +125,7 @@ fn survives(name: &str, backend_type: &str, blow: Blow) {
             }
             strike(pair, backend_type, blow)?;
             keep_writing(pair, &mut writing, until)?;
-            wait_for("clients write", Duration::from_secs(60), || {
+            wait_for("clients write", PATIENCE, || {
                 keep_writing(pair, &mut writing, until)?;
                 let after = pair.source.value("SELECT sum(tbalance) FROM pgbench_tellers")?;
                 Ok((after != before || Instant::now() >= until).then_some(()))
@@ -209,7 +209,7 @@ fn a_new_launcher_reserves_labels_for_a_worker_that_it_did_not_start() {
         let worker = pid_of(pair, "dbmazz mirror")?;
         let launcher = pid_of(pair, "dbmazz launcher")?;
         strike(pair, "dbmazz launcher", Blow::Terminate)?;
-        wait_until("there is another launcher", Duration::from_secs(60), || {
+        wait_until("there is another launcher", PATIENCE, || {
             Ok(pid_of(pair, "dbmazz launcher")? != launcher)
         })?;
         pair.source.execute("INSERT INTO item SELECT n FROM generate_series(1, 1500) n")?;
@@ -244,9 +244,7 @@ fn an_immediate_stop_while_streaming_loses_nothing() {
         for _ in 0..3 {
             let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), seconds())?;
             let before = pair.stat("loads_total")?;
-            wait_for("loads are made", Duration::from_secs(60), || {
-                Ok((pair.stat("loads_total")? != before).then_some(()))
-            })?;
+            wait_for("loads are made", PATIENCE, || Ok((pair.stat("loads_total")? != before).then_some(())))?;
             pair.source.cluster().restart(StopMode::Immediate)?;
             writing.join()?;
             come_back(pair)?;

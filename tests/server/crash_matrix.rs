@@ -12,16 +12,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use self::case::{Case, at_each};
 pub(crate) use self::points::points;
 use self::points::*;
-use crate::harness::{Action, Comparison, Failpoint, Fault, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Action, Comparison, Failpoint, Fault, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::on_its_own_cluster;
 use crate::workload::{TABLES, create_tables, tables_argument};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Small chunks and loads, so that each point is passed often.
 const SMALL: &str = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 1500, "snapshot_workers": 2}"#;
@@ -34,6 +31,7 @@ const LARGE: &str = "BEGIN;
     UPDATE ledger SET amount = -amount WHERE memo LIKE 'large%' AND amount > 15000; COMMIT";
 /// Each row has a label.
 const SINGLE: &str = r#"{"batch_max_rows": 1}"#;
+const SINGLE_CROWDED: &str = r#"{"batch_max_rows": 1, "memory_limit": "1MB"}"#;
 
 /// The blow falls during the start or the copy.
 fn starting(case: &mut Case<'_>) -> Outcome {
@@ -276,12 +274,12 @@ fn a_blow_while_a_publication_is_followed_loses_nothing() {
 #[test]
 fn a_blow_while_labels_are_reserved_or_settled_loses_nothing() {
     at_each("labels", LABELS, |case| {
-        case.streaming(SINGLE)?;
+        case.streaming(if case.point == "labels_reserved_by_helper" { SINGLE_CROWDED } else { SINGLE })?;
         let writers = case.writers();
         let armed = case.arm(1)?;
         match case.point {
-            "labels_reserved" => many_rows(case.pair, 600)?,
-            "labels_reserved_by_helper" => many_rows(case.pair, 1500)?,
+            "labels_reserved" => many_rows(case.pair, 1100)?,
+            "labels_reserved_by_helper" => rows_that_use_up_labels(case.pair)?,
             _ => case.pair.source.execute(&format!(
                 "SELECT pg_terminate_backend(pid) FROM dbmazz_stat_mirror WHERE mirror = '{}'",
                 case.pair.mirror()
@@ -296,14 +294,10 @@ fn a_blow_while_labels_are_reserved_or_settled_loses_nothing() {
 fn a_helper_reserves_every_label_that_it_gives_away() {
     on_its_own_cluster(&Settings::default(), |pair| {
         create_tables(pair, 300)?;
-        let small = r#"{"batch_max_rows": 1, "memory_limit": "1MB"}"#;
-        pair.start_mirror_with(&tables_argument(), small)?;
+        pair.start_mirror_with(&tables_argument(), SINGLE_CROWDED)?;
         pair.wait()?;
         let armed = pair.source.cluster().arm("labels_reserved_by_helper", Action::Wait, 0)?;
-        // More labels than are reserved at a time, within a transaction that does not fit into the memory.
-        pair.source.execute(
-            "INSERT INTO ledger (amount, memo) SELECT n, repeat('m', 1000) FROM generate_series(1, 3500) n",
-        )?;
+        rows_that_use_up_labels(pair)?;
         armed.wait_until_reached()?;
         // Numbers 1001 to 2000, and the table says which is the first that no label has.
         let reserved = "SELECT max(reserved_until) FROM dbmazz.incarnation";
@@ -313,7 +307,15 @@ fn a_helper_reserves_every_label_that_it_gives_away() {
     });
 }
 
-/// One transaction with more rows than labels are reserved at a time, or more than half.
+/// One transaction that does not fit into [`SINGLE_CROWDED`]'s memory, and needs more labels than are reserved at a time while
+/// the worker waits within it.
+fn rows_that_use_up_labels(pair: &mut Pair) -> Outcome {
+    pair.source.execute(
+        "INSERT INTO ledger (amount, memo) SELECT n, repeat('m', 1000) FROM generate_series(1, 3500) n",
+    )
+}
+
+/// One transaction with so many rows that more labels must be reserved, however many there still are.
 fn many_rows(pair: &mut Pair, count: u32) -> Outcome {
     pair.source.execute(&format!(
         "INSERT INTO ledger (amount, memo) SELECT n, 'many' FROM generate_series(1, {count}) n"

@@ -1,11 +1,8 @@
 //! Columns that come, go and get other names: the target follows in the order of the rows, alone or copied again.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, a int, b text, c text);
     INSERT INTO item SELECT n, n, 'b' || n, 'c' FROM generate_series(1, 50) n";
 

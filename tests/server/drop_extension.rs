@@ -1,10 +1,8 @@
 //! The extension goes only after its mirrors, whichever command would take it along, and then it leaves nothing.
 
-use std::time::Duration;
-
 use postgres::error::DbError;
 
-use crate::harness::{Database, Outcome, Pair, Settings, StopMode, wait_until};
+use crate::harness::{Database, Outcome, PATIENCE, Pair, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
 /// Everything in a database that carries the name of the extension, by catalog.
@@ -101,7 +99,7 @@ fn a_paused_mirror_counts_and_every_mirror_is_named() {
             pair.source.execute(&format!("SELECT dbmazz_pause_mirror('{mirror}')"))?;
         }
         // What a worker writes in the end, and the locks of the drop, may deadlock; that is an error, too, but another one.
-        wait_until("no worker", Duration::from_secs(20), || {
+        wait_until("no worker", PATIENCE, || {
             pair.source.is_true(
                 "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type ~ 'dbmazz')",
             )
@@ -221,7 +219,7 @@ fn a_mirror_whose_database_is_gone_is_forgotten() {
             "CREATE EXTENSION dbmazz; SET allow_system_table_mods = on; DELETE FROM pg_database WHERE datname = '{name}'"
         ))?;
         pair.source.cluster().signal(worker, "TERM")?;
-        wait_until("the mirror is forgotten", Duration::from_secs(20), || {
+        wait_until("the mirror is forgotten", PATIENCE, || {
             postgres.is_true(&format!(
                 "SELECT NOT EXISTS (SELECT FROM dbmazz.live_mirrors() WHERE mirror = '{mirror}')"
             ))

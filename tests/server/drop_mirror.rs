@@ -6,14 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Control, Database, Fault, Outcome, Pair, Proxy, Settings, StarRocks, Traffic, wait_for, wait_until,
+    Control, Database, Fault, Outcome, PATIENCE, Pair, Proxy, Settings, StarRocks, Traffic, wait_for,
+    wait_until,
 };
 use crate::{on_a_pair, on_its_own_cluster, shared_cluster};
 
 /// How long a drop may take, whatever the mirror is doing.
 const MOMENTS: Duration = Duration::from_secs(5);
-/// How long a state may take to come about.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const ITEM: &str = "CREATE TABLE item (id int PRIMARY KEY, v text)";
 
@@ -286,7 +285,7 @@ fn a_load_that_outlives_the_drop_does_not_come_on_top_of_the_next_copy() {
         set(Traffic::Flowing);
         pair.source.execute("DELETE FROM item WHERE id > 1")?;
         pair.start_mirror(&["item"])?;
-        wait_until("the label of before is settled", Duration::from_secs(90), || {
+        wait_until("the label of before is settled", PATIENCE, || {
             Ok(!control.labels()?.to_string().contains("PREPARE"))
         })?;
         control.clear()?;

@@ -1,8 +1,6 @@
 //! Source databases whose encoding is not UTF8: what arrives is UTF-8 on every path, and what cannot be is refused.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, wait_until};
 use crate::{run_with, shared_cluster};
 
 const COLUMNS: &str =
@@ -133,9 +131,7 @@ fn text_that_has_no_form_in_utf8_puts_its_table_into_error() {
             pair.source.execute("INSERT INTO fine VALUES (1, 'x')")?;
             for table in ["copied", "sent", "listed"] {
                 let what = format!("table {table} in error");
-                wait_until(&what, Duration::from_secs(60), || {
-                    Ok(pair.table_state(table)?.as_deref() == Some("e"))
-                })?;
+                wait_until(&what, PATIENCE, || Ok(pair.table_state(table)?.as_deref() == Some("e")))?;
                 let reason = pair.source.value(&format!(
                     "SELECT last_error FROM dbmazz_stat_table WHERE relation = '{table}'::regclass"
                 ))?;
@@ -145,9 +141,7 @@ fn text_that_has_no_form_in_utf8_puts_its_table_into_error() {
                 pair.source.value("SELECT count(*) FROM dbmazz_rejected_row WHERE key = '{\"id\":1}'")?,
                 "3"
             );
-            wait_until("the other table follows", Duration::from_secs(60), || {
-                Ok(pair.target.count("fine")? == 1)
-            })
+            wait_until("the other table follows", PATIENCE, || Ok(pair.target.count("fine")? == 1))
         });
     }
 }

@@ -1,8 +1,6 @@
 //! Standbys of PostgreSQL 17 and later keep a copy of the slot, and the mirror keeps behind those that must not be lost.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, Settings, StopMode, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
 fn mirrored_item(pair: &mut Pair) -> Outcome {
@@ -43,12 +41,12 @@ fn changes_that_a_standby_must_have_wait_until_it_has_them() {
         pair.source.reconnect()?;
         pair.source.execute("INSERT INTO item VALUES (1)")?;
 
-        wait_until("the log says what the mirror waits for", Duration::from_secs(60), || {
+        wait_until("the log says what the mirror waits for", PATIENCE, || {
             Ok(pair.source.cluster().log().contains("\"standby\" specified in parameter"))
         })?;
         assert_eq!(pair.target.count("item")?, 0);
 
-        wait_until("the row arrives when the standby has it", Duration::from_secs(60), || {
+        wait_until("the row arrives when the standby has it", PATIENCE, || {
             pair.source
                 .execute("SELECT pg_replication_slot_advance('standby', pg_current_wal_flush_lsn())")?;
             Ok(pair.target.count("item")? == 1)

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Control, Fault, Outcome, Pair, Proxy, StarRocks, Traffic, wait_until};
+use crate::harness::{Control, Fault, Outcome, PATIENCE, Pair, Proxy, StarRocks, Traffic, wait_until};
 use crate::loads::assert_loads_are_sound;
 use crate::{on_a_pair, shared_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes all kinds of changes that a repeated or lost load would show.
 fn write_some(pair: &mut Pair, round: u32) -> Outcome {

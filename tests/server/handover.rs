@@ -1,11 +1,7 @@
 //! Where the copy ends and the stream begins: nothing falls between, nothing comes twice, and the later state wins.
 
-use std::time::Duration;
-
-use crate::harness::{Control, Database, Fault, Outcome, Pair, Random, Settings, wait_until};
+use crate::harness::{Control, Database, Fault, Outcome, PATIENCE, Pair, Random, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Some five chunks and forty loads. The memory is so small that the copy cannot read on while nothing is acknowledged.
 const ROWS: u32 = 40_000;

@@ -1,11 +1,7 @@
 //! A mirror goes on only with its own slot, on its own server: whatever else it finds, it stops and says why.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, Settings, SlotConsumer, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, SlotConsumer, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn mirrored_item(pair: &mut Pair) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)")?;

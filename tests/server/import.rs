@@ -1,11 +1,7 @@
 //! Imports of exports that dbmazz has not written, compared by means of PostgreSQL's own.
 
-use std::time::Duration;
-
-use crate::harness::{Database, Failure, HandExport, Outcome, wait_for};
+use crate::harness::{Database, Failure, HandExport, Outcome, PATIENCE, wait_for};
 use crate::shared_cluster;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn database() -> Database {
     database_in(&shared_cluster())

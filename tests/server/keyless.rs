@@ -1,11 +1,8 @@
 //! Tables without a key: rows are appended, each once, and what cannot be addressed is loud.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const SMALL: &str = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 500, "snapshot_workers": 2}"#;
 
 /// Rows that are equal to others, so that only their number tells whether one was lost or doubled.

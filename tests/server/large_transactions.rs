@@ -1,12 +1,9 @@
 //! Transactions larger than the memory of a mirror, and than its stock of labels. The worker sits in one call of the
 //! decoder for as long as they last: it waits, asks for labels, empties tables and ends from inside of it.
 
-use std::time::Duration;
-
-use crate::harness::{Control, Fault, Outcome, Pair, wait_for, wait_until};
+use crate::harness::{Control, Fault, Outcome, PATIENCE, Pair, wait_for, wait_until};
 use crate::on_a_pair;
 
-const PATIENCE: Duration = Duration::from_secs(90);
 /// So little that one transaction fills it many times.
 const LITTLE_MEMORY: &str = r#"{"memory_limit": "1MB"}"#;
 const MEMORY: u64 = 1 << 20;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::harness::{Control, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Control, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
 /// How long the backend has the load in hand.
 const HELD: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mirror whose worker is ended while the backend has a load of it in hand.
 fn worker_is_gone_before_its_load(pair: &mut Pair, control: Control) -> Outcome {

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Control, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Control, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
 /// How late the statement is.
 const LATE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(pair: &mut Pair) -> Outcome {
     pair.source.execute(

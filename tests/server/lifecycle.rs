@@ -1,8 +1,6 @@
 //! Starting, pausing, resuming, changing and dropping a mirror, and waiting for it.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, Settings, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
 fn mirrored_items(pair: &mut Pair) -> Outcome {
@@ -50,7 +48,7 @@ fn a_transaction_that_was_open_at_the_start_is_waited_for_and_not_lost() {
         other.execute("BEGIN; INSERT INTO item VALUES (2, 'open for long')")?;
         let pid = other.value("SELECT pg_backend_pid()")?;
         pair.start_mirror(&["item"])?;
-        wait_until("the views say which process the start waits for", Duration::from_secs(30), || {
+        wait_until("the views say which process the start waits for", PATIENCE, || {
             Ok(pair.views()?.contains(&pid))
         })?;
         other.execute("COMMIT")?;
@@ -67,9 +65,7 @@ fn drop_leaves_no_slot_and_no_worker_but_the_target_table() {
         mirrored_items(pair)?;
         assert_eq!(slots(pair)?, "1");
         pair.call("dbmazz_drop_mirror")?;
-        wait_until("slot and workers gone", Duration::from_secs(20), || {
-            Ok(slots(pair)? == "0" && workers(pair)? == "0")
-        })?;
+        wait_until("slot and workers gone", PATIENCE, || Ok(slots(pair)? == "0" && workers(pair)? == "0"))?;
         assert_eq!(pair.source.value("SELECT count(*) FROM dbmazz_stat_mirror")?, "0");
         assert_eq!(pair.target.count("item")?, 1);
         // The name can be used again.
@@ -95,7 +91,7 @@ fn a_paused_mirror_stands_still_and_resumes_without_a_gap() {
         mirrored_items(pair)?;
         pair.call("dbmazz_pause_mirror")?;
         pair.wait_for_state("paused")?;
-        wait_until("no worker while paused", Duration::from_secs(20), || Ok(workers(pair)? == "0"))?;
+        wait_until("no worker while paused", PATIENCE, || Ok(workers(pair)? == "0"))?;
         pair.source.execute("INSERT INTO item SELECT n, 'while paused' FROM generate_series(2, 1000) n")?;
         pair.source.execute("UPDATE item SET v = 'changed' WHERE id = 1; DELETE FROM item WHERE id = 500")?;
         assert_eq!(pair.target.count("item")?, 1);

@@ -1,14 +1,10 @@
 //! What the stand-in saw of a mirror's loads: none is left open, and no label ever had two bodies.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Control, Failure, Outcome, Pair, wait_until};
-
-/// How long a load that a dead worker left behind may stay open.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::harness::{Control, Failure, Outcome, PATIENCE, Pair, wait_until};
 
 /// Checks the loads of a pair that has come into step.
 ///

@@ -1,6 +1,6 @@
 //! `metadata_columns`: which commit each row of the target is as of.
 
-use crate::harness::{Outcome, Pair};
+use crate::harness::{Outcome, PATIENCE, Pair};
 use crate::on_a_pair;
 
 const METADATA: &str = r#"{"metadata_columns": true}"#;
@@ -145,7 +145,7 @@ fn a_target_without_the_columns_is_not_taken_for_one_that_fits() {
              PRIMARY KEY (id) DISTRIBUTED BY HASH (id) PROPERTIES (\"replication_num\" = \"1\")"
         ))?;
         pair.start_mirror_with("tables => ARRAY['item']::regclass[]", METADATA)?;
-        crate::harness::wait_until("the table is in error", std::time::Duration::from_secs(60), || {
+        crate::harness::wait_until("the table is in error", PATIENCE, || {
             Ok(pair.table_state("item")?.as_deref() == Some("e"))
         })?;
         let error = pair.source.value("SELECT last_error FROM dbmazz_stat_table")?;
@@ -162,12 +162,10 @@ fn a_column_with_the_name_of_one_that_is_added_puts_only_its_table_into_error() 
         pair.start_mirror_with("tables => ARRAY['item', 'other']::regclass[]", METADATA)?;
         pair.wait()?;
         pair.source.execute("ALTER TABLE item ADD COLUMN dbmazz_lsn int; INSERT INTO item VALUES (100)")?;
-        crate::harness::wait_until("the table is in error", std::time::Duration::from_secs(60), || {
+        crate::harness::wait_until("the table is in error", PATIENCE, || {
             Ok(pair.table_state("item")?.as_deref() == Some("e"))
         })?;
         pair.source.execute("INSERT INTO other VALUES (1)")?;
-        crate::harness::wait_until("the other goes on", std::time::Duration::from_secs(60), || {
-            Ok(pair.target.count("other")? == 1)
-        })
+        crate::harness::wait_until("the other goes on", PATIENCE, || Ok(pair.target.count("other")? == 1))
     });
 }

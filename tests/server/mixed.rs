@@ -14,11 +14,9 @@ use std::time::{Duration, Instant};
 
 use clients::Clients;
 
-use crate::harness::{Comparison, Failure, Outcome, Pair, Random, wait_until};
+use crate::harness::{Comparison, Failure, Outcome, PATIENCE, Pair, Random, wait_until};
 use crate::on_a_pair;
 
-/// How long the mirror may take to come into step once nobody writes any more.
-const PATIENCE: Duration = Duration::from_secs(180);
 const CLIENTS: u64 = 3;
 
 fn from_environment(name: &str, default: u64) -> u64 {

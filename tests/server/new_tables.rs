@@ -1,11 +1,8 @@
 //! `new_tables` = `add`: tables that are created later join a mirror of all tables by themselves.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const ADD: &str = r#"{"new_tables": "add"}"#;
 
 fn start(pair: &mut Pair, options: &str) -> Outcome {

@@ -1,11 +1,7 @@
 //! The row of `dbmazz_owner` at the target: one writer, and a target that went back is noticed.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, Proxy, StarRocks, Traffic, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Proxy, StarRocks, Traffic, wait_until};
 use crate::{on_a_pair, shared_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create_item(pair: &mut Pair) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)")

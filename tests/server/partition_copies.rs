@@ -1,11 +1,7 @@
 //! Partitions that come and go while their table is being copied, and when processes end at that moment.
 
-use std::time::Duration;
-
-use crate::harness::{Action, Fault, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Action, Fault, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Small chunks, few at a time.
 const OPTIONS: &str = r#"{"snapshot_chunk_size": "64kB", "snapshot_workers": 2, "batch_max_rows": 200}"#;

@@ -1,11 +1,7 @@
 //! Partitioned tables: one target table for the rows of all partitions, whatever becomes of those.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Partitions of two levels, one of which has its columns in another order and has lost some.
 const SALES: &str = "CREATE TABLE sale (id int, region text, day int, note text, body text, PRIMARY KEY (id, region, day))

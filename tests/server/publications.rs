@@ -1,12 +1,8 @@
 //! Publications that exist: their filters, lists and operations, for the copy as for the stream; and tables that join and
 //! leave them.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create(pair: &mut Pair, table: &str) -> Outcome {
     pair.source.execute(&format!(

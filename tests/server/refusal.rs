@@ -1,11 +1,7 @@
 //! Rows that the target cannot hold, or does not want: never dropped, never changed in silence.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn measured(pair: &mut Pair, options: &str) -> Outcome {
     pair.source.execute(

@@ -1,11 +1,7 @@
 //! Rows that somebody refuses: found, kept, and told; the rest arrives, and nothing else stops.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Fault, Outcome, Pair, wait_until};
+use crate::harness::{Comparison, Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The target takes eight bytes of `v`.
 const NARROW: &str = r#"{"column_map": {"public.item.v": "VARCHAR(8)"}}"#;

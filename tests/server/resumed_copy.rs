@@ -1,11 +1,7 @@
 //! A copy that is interrupted, or whose table changes under it: what is done counts, and both sides are equal at the end.
 
-use std::time::Duration;
-
-use crate::harness::{Control, Fault, Outcome, Pair, Settings, StopMode, wait_for, wait_until};
+use crate::harness::{Control, Fault, Outcome, PATIENCE, Pair, Settings, StopMode, wait_for, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One worker, some ten chunks, and loads that are small against a chunk.
 const SMALL: &str = r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 500, "snapshot_workers": 1}"#;
@@ -276,9 +272,11 @@ fn two_thousand_small_tables_are_copied() {
         ))?;
         pair.start_mirror_with("", "{}")?;
         let done = "SELECT count(*) FROM dbmazz_stat_table WHERE state = 'r'";
-        wait_until("all tables are in step", Duration::from_secs(180), || {
-            Ok(pair.source.value(done)? == tables.to_string())
-        })?;
+        wait_until(
+            "all tables are in step",
+            PATIENCE,
+            || Ok(pair.source.value(done)? == tables.to_string()),
+        )?;
         pair.wait_and_compare(&["small_1", "small_1000", "small_2000"])
     });
 }

@@ -1,13 +1,10 @@
 //! Exports to S3 and back, against a real S3 server: signatures are checked, and connections are cut.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::harness::s3::{BUCKET, KEY, SECRET};
-use crate::harness::{Database, Outcome, Proxy, S3Server, Traffic, wait_for, wait_until};
+use crate::harness::{Database, Outcome, PATIENCE, Proxy, S3Server, Traffic, wait_for, wait_until};
 use crate::shared_cluster;
-
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A database with rows that make several parts of a file, and some that make a small one.
 const ROWS: &str = "

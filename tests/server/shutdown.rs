@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Database, Fault, Outcome, Pair, Pgbench, Settings, StopMode, wait_until};
+use crate::harness::{
+    Cluster, Database, Fault, Outcome, PATIENCE, Pair, Pgbench, Settings, StopMode, wait_until,
+};
 use crate::{on_a_pair, on_its_own_cluster, shared_cluster};
 
 /// Longest time of a fast stop while clients write.
@@ -23,7 +25,7 @@ fn a_fast_stop_under_load_takes_less_than_five_seconds() {
         mirrored_accounts(pair)?;
         let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), 60)?;
         let before = pair.stat("loads_total")?;
-        wait_until("loads are made", Duration::from_secs(60), || Ok(pair.stat("loads_total")? != before))?;
+        wait_until("loads are made", PATIENCE, || Ok(pair.stat("loads_total")? != before))?;
         let took = pair.source.cluster().stop(StopMode::Fast)?;
         assert!(took < UNDER_LOAD, "{took:?}");
         writing.join()?;
@@ -54,7 +56,7 @@ fn a_fast_stop_during_the_copy_is_fast_and_the_copy_goes_on() {
             "tables => ARRAY['pgbench_accounts']::regclass[]",
             r#"{"snapshot_chunk_size": "1MB", "batch_max_rows": 1000}"#,
         )?;
-        wait_until("copy has begun", Duration::from_secs(60), || {
+        wait_until("copy has begun", PATIENCE, || {
             pair.source.is_true(
                 "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'dbmazz snapshot')",
             )
@@ -74,9 +76,7 @@ fn a_target_that_hangs_does_not_hold_up_a_fast_stop() {
         mirrored_accounts(pair)?;
         control.set(&Fault::lasting("hang"))?;
         let writing = Pgbench::write(pair.source.cluster(), pair.source.name(), 60)?;
-        wait_until("a load hangs", Duration::from_secs(60), || {
-            Ok(pair.stat("queued_bytes")?.as_deref() != Some("0"))
-        })?;
+        wait_until("a load hangs", PATIENCE, || Ok(pair.stat("queued_bytes")?.as_deref() != Some("0")))?;
         let took = pair.source.cluster().stop(StopMode::Fast)?;
         assert!(took < UNDER_LOAD, "{took:?}");
         writing.join()?;
@@ -97,7 +97,7 @@ fn a_worker_that_waits_within_a_transaction_does_not_hold_up_a_fast_stop() {
         control.set(&Fault::lasting("hang"))?;
         pair.source
             .execute("INSERT INTO item SELECT n, repeat('v', 50) FROM generate_series(1, 100000) n")?;
-        wait_until("memory is full", Duration::from_secs(60), || {
+        wait_until("memory is full", PATIENCE, || {
             pair.stat("queued_bytes > 600000").map(|full| full.as_deref() == Some("t"))
         })?;
         let took = pair.source.cluster().stop(StopMode::Fast)?;
@@ -136,7 +136,7 @@ fn a_database_whose_mirror_was_dropped_can_be_dropped() {
         other.wait()?;
         other.call("dbmazz_drop_mirror")?;
         let name = other.source.name().to_owned();
-        wait_until("no slot", Duration::from_secs(20), || {
+        wait_until("no slot", PATIENCE, || {
             pair.source.is_true(&format!(
                 "SELECT NOT EXISTS (SELECT FROM pg_replication_slots WHERE database = '{name}')"
             ))
@@ -155,7 +155,7 @@ fn drop_extension_is_refused_or_leaves_nothing() {
         let error = pair.source.error_of("DROP EXTENSION dbmazz")?;
         assert!(error.hint().is_some() || error.detail().is_some(), "{error}");
         pair.source.execute(&format!("SELECT dbmazz_drop_mirror('{mirror}')"))?;
-        wait_until("no slot and no worker", Duration::from_secs(20), || {
+        wait_until("no slot and no worker", PATIENCE, || {
             pair.source.is_true(
                 "SELECT NOT EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database())
                  AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'dbmazz mirror')",

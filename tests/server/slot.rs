@@ -1,11 +1,7 @@
 //! The replication slot: it follows the checkpoint, and it lets go of what nobody needs.
 
-use std::time::Duration;
-
-use crate::harness::{Database, Fault, Outcome, Pair, Pgbench, Settings, wait_until};
+use crate::harness::{Database, Fault, Outcome, PATIENCE, Pair, Pgbench, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One position of the slot.
 fn of_slot(pair: &mut Pair, column: &str) -> Outcome<String> {

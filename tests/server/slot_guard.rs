@@ -1,11 +1,7 @@
 //! `slot_guard_size` and `slot_guard_action`: what happens when a slot keeps too much log, whatever the mirror is doing.
 
-use std::time::Duration;
-
-use crate::harness::{Outcome, Pair, Settings, StopMode, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn guarded_item(pair: &mut Pair, action: &str) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE busy (filler text)")?;

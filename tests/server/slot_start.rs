@@ -1,11 +1,8 @@
 //! Tables are changed at the very moments in which PostgreSQL builds the first view of the catalogs of a new slot.
 
-use std::time::Duration;
-
-use crate::harness::{Database, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Database, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::on_its_own_cluster;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The process that creates the slot of a mirror.
 const HOLDER: &str = "dbmazz snapshot holder";
 

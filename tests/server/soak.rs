@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    Action, Cluster, Control, Failpoint, Failure, Fault, Outcome, Pair, Random, Settings, StarRocks,
-    StopMode, Target, wait_for, wait_until,
+    Action, Cluster, Control, Failpoint, Failure, Fault, Outcome, PATIENCE, Pair, Random, Settings,
+    StarRocks, StopMode, Target, wait_for, wait_until,
 };
 use crate::loads::assert_loads_are_sound;
 use crate::workload::{TABLES, Writers, create_tables, tables_argument};
 use crate::{crash, crash_matrix};
 
-/// How long the mirror may take to come into step once nothing is done to it any more.
-const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the server may be away.
 const ABSENCE: Duration = Duration::from_secs(60);
 const CLIENTS: u32 = 3;

@@ -6,10 +6,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Database, Failure, Outcome, Pair, Settings, StopMode, wait_until};
+use crate::harness::{Database, Failure, Outcome, PATIENCE, Pair, Settings, StopMode, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn items(pair: &mut Pair) -> Outcome {
     pair.source.execute("CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, 'one')")

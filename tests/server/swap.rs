@@ -1,11 +1,7 @@
 //! A table that is copied again: whoever reads the target sees the old rows until the new ones are complete.
 
-use std::time::Duration;
-
-use crate::harness::{Action, Fault, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Action, Fault, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(pair: &mut Pair) -> Outcome {
     pair.source.execute(

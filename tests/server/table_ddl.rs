@@ -1,12 +1,9 @@
 //! Tables that are dropped, renamed and made again while they are mirrored: in the order of the rows, and without harm to the
 //! others.
 
-use std::time::Duration;
-
-use crate::harness::{Action, Comparison, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Action, Comparison, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const TABLES: &str = "CREATE TABLE item (id int PRIMARY KEY, v text);
     INSERT INTO item SELECT n, 'v' || n FROM generate_series(1, 50) n;
     CREATE TABLE still (id int PRIMARY KEY, v text); INSERT INTO still VALUES (1, 'v')";

@@ -1,11 +1,7 @@
 //! Tables join a running mirror, leave it, and are copied again, while the others stream on.
 
-use std::time::Duration;
-
-use crate::harness::{Comparison, Fault, Outcome, Pair, Pgbench, wait_until};
+use crate::harness::{Comparison, Fault, Outcome, PATIENCE, Pair, Pgbench, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn create(pair: &mut Pair, table: &str, rows: u32) -> Outcome {
     pair.source.execute(&format!(

@@ -1,12 +1,8 @@
 //! Changes of tables that are not mirrored: the server does not keep them for the mirror, and none is missing when such a table
 //! is mirrored later.
 
-use std::time::Duration;
-
-use crate::harness::{Fault, Outcome, Pair, Settings, wait_until};
+use crate::harness::{Fault, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::{on_a_pair, on_its_own_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn items(pair: &mut Pair) -> Outcome {
     pair.source.execute(

@@ -1,12 +1,9 @@
 //! What an administrator looks at.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use crate::harness::{Fault, Outcome, Pair, wait_until};
+use crate::harness::{Fault, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const VIEWS: &[(&str, &str)] = &[
     (
@@ -100,7 +97,7 @@ fn stat_table_counts_changes_and_rows() {
         );
         let expected = vec![["2", "3", "1", "0", &target, "r"].map(|value| Some(value.to_owned())).to_vec()];
         // They are written with the next checkpoint, which may come after the rows are visible.
-        wait_until("changes counted", Duration::from_secs(30), || Ok(pair.source.rows(&counts)? == expected))
+        wait_until("changes counted", PATIENCE, || Ok(pair.source.rows(&counts)? == expected))
     });
 }
 

@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::harness::{Cluster, Database, Failure, Outcome, Pair, Random, wait_until};
+use crate::harness::{Cluster, Database, Failure, Outcome, PATIENCE, Pair, Random, wait_until};
 
 /// The tables that the clients write.
 pub(crate) const TABLES: [&str; 4] = ["leaf", "word", "whole", "ledger"];
 
 /// Between the transactions of one client, so that servers and not clients have the machine.
 const PACE: Duration = Duration::from_millis(2);
-/// How long clients may take to have written so many transactions, over a restart of the server too.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// So many transactions come at that pace after somebody has waited for some. Then they come slowly: a mirror that makes a load
+/// of each row, beside many other tests, would fall further behind with every second that it is waited for.
+const BRISK: u64 = 400;
+const SLOW_PACE: Duration = Duration::from_millis(200);
 
 /// Makes the tables. `rows` go into the largest one.
 ///
@@ -143,6 +145,7 @@ fn on_ledger(random: &mut Random) -> String {
 pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     transactions: Arc<AtomicU64>,
+    brisk_until: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -151,6 +154,7 @@ impl Writers {
     pub(crate) fn start(source: &Database, random: &mut Random, clients: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let transactions = Arc::new(AtomicU64::new(0));
+        let brisk_until = Arc::new(AtomicU64::new(BRISK));
         let threads = (0..clients).map(|_| {
             let client = Client {
                 cluster: Arc::clone(source.cluster()),
@@ -158,16 +162,18 @@ impl Writers {
                 random: Random::from_seed(random.next()),
                 stop: Arc::clone(&stop),
                 transactions: Arc::clone(&transactions),
+                brisk_until: Arc::clone(&brisk_until),
             };
             thread::spawn(move || client.run())
         });
         let threads = threads.collect();
-        Self { stop, transactions, threads }
+        Self { stop, transactions, brisk_until, threads }
     }
 
     /// Waits until so many more transactions have ended.
     pub(crate) fn wait_for(&self, more: u64) -> Outcome {
         let until = self.transactions.load(Ordering::Relaxed) + more;
+        self.brisk_until.fetch_max(until + BRISK, Ordering::Relaxed);
         wait_until("clients write", PATIENCE, || Ok(self.transactions.load(Ordering::Relaxed) >= until))
     }
 
@@ -198,6 +204,7 @@ struct Client {
     random: Random,
     stop: Arc<AtomicBool>,
     transactions: Arc<AtomicU64>,
+    brisk_until: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -218,7 +225,12 @@ impl Client {
                 // The server is away: the next round connects anew.
                 _ => session = None,
             }
-            thread::sleep(PACE);
+            thread::sleep(self.pace());
         }
+    }
+
+    fn pace(&self) -> Duration {
+        let is_brisk = self.transactions.load(Ordering::Relaxed) < self.brisk_until.load(Ordering::Relaxed);
+        if is_brisk { PACE } else { SLOW_PACE }
     }
 }

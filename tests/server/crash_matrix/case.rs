@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::PATIENCE;
 use crate::harness::{
-    Action, Cluster, Database, Failpoint, Outcome, Pair, Random, Settings, StopMode, wait_until,
+    Action, Cluster, Database, Failpoint, Outcome, PATIENCE, Pair, Random, Settings, StopMode, wait_until,
 };
 use crate::loads::assert_loads_are_sound;
 use crate::workload::{TABLES, Writers, create_tables, tables_argument};

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{PATIENCE, assert_equal, import, manifest, place, restore, resume, start, unfinished, wait};
-use crate::harness::{Action, Failure, Outcome, Pair, Random, Settings, StopMode, wait_for, wait_until};
+use super::{assert_equal, import, manifest, place, restore, resume, start, unfinished, wait};
+use crate::harness::{
+    Action, Failure, Outcome, PATIENCE, Pair, Random, Settings, StopMode, wait_for, wait_until,
+};
 use crate::{on_a_pair, on_its_own_cluster};
 
 #[test]

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use dbmazz::export::manifest::Manifest;
 
-use super::{PATIENCE, export, import, place};
-use crate::harness::{Database, Outcome, Pair, Pgbench, wait_until};
+use super::{export, import, place};
+use crate::harness::{Database, Outcome, PATIENCE, Pair, Pgbench, wait_until};
 use crate::on_a_pair;
 
 const TABLES: [&str; 4] = ["pgbench_history", "pgbench_accounts", "pgbench_tellers", "pgbench_branches"];

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use super::{import, place, start};
-use crate::harness::{Outcome, Pair, Settings, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::on_its_own_cluster;
 
 /// For all processes of an export together.
@@ -40,7 +39,7 @@ fn memory_is_bounded_whatever_the_values() {
 fn most_memory(pair: &mut Pair, directory: &Path, options: &str) -> Outcome<u64> {
     let id = start(pair, directory, &["huge"], options)?;
     let mut most = 0;
-    wait_until("it is written", Duration::from_secs(150), || {
+    wait_until("it is written", PATIENCE, || {
         let pids =
             pair.source.rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'dbmazz export%'")?;
         let all: u64 = pids.iter().flatten().flatten().filter_map(|pid| proportional_size(pid)).sum();

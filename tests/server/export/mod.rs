@@ -23,13 +23,10 @@ mod slot;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use dbmazz::export::manifest::{Chunk, Manifest, Table};
 
 use crate::harness::{Database, Failure, Outcome, Pair};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that is not there yet, in one that the server may write into.
 fn place(pair: &Pair, name: &str) -> Outcome<PathBuf> {

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{PATIENCE, assert_equal, import, place, resume, start, unfinished, wait};
-use crate::harness::{Action, Cluster, Database, Outcome, Pair, Random, Settings, wait_until};
+use super::{assert_equal, import, place, resume, start, unfinished, wait};
+use crate::harness::{Action, Cluster, Database, Outcome, PATIENCE, Pair, Random, Settings, wait_until};
 
 /// Points that the leader passes.
 const LEADER: &[&str] = &["export_planned", "export_written", "export_manifest_written"];

@@ -1,7 +1,7 @@
 //! The slot that an export leaves, and what goes on from it.
 
-use super::{PATIENCE, import, manifest, place, resume, start, wait};
-use crate::harness::{Action, Database, Outcome, Pair, Settings, wait_until};
+use super::{import, manifest, place, resume, start, wait};
+use crate::harness::{Action, Database, Outcome, PATIENCE, Pair, Settings, wait_until};
 use crate::slot_start::change_while_a_slot_begins;
 use crate::{on_a_pair, on_its_own_cluster};
 

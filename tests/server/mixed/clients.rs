@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::tables;
-use crate::harness::{Database, Failure, Outcome, Random, wait_until};
+use crate::harness::{Database, Failure, Outcome, PATIENCE, Random, wait_until};
 
 /// Between the transactions of one client, so that servers and not clients have the machine.
 const PACE: Duration = Duration::from_millis(3);
@@ -37,9 +37,7 @@ impl Clients {
     /// Waits until they have committed so many transactions more.
     pub(super) fn wait_for(&self, transactions: u64) -> Outcome {
         let until = self.done.load(Ordering::Relaxed) + transactions;
-        wait_until("transactions of clients", Duration::from_secs(60), || {
-            Ok(self.done.load(Ordering::Relaxed) >= until)
-        })
+        wait_until("transactions of clients", PATIENCE, || Ok(self.done.load(Ordering::Relaxed) >= until))
     }
 
     /// Stops them and waits until they are gone.

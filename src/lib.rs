@@ -14,6 +14,7 @@
 //! * [`sink`]: loads leave for StarRocks over HTTP, DDL over the MySQL protocol.
 //! * [`identity`]: whether mirror, server and slot still belong together.
 //! * [`owner`]: who may write to the target, and whether anybody went back.
+//! * [`pace`]: rates that several processes keep together.
 //! * [`snapshot`]: which blocks of a table make a chunk.
 //! * [`export`]: tables as files: destinations, chunks, manifest.
 //! * `postgres`: everything that calls PostgreSQL. It is there only with one of the features `pg14` … `pg18`;
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod lsn;
 pub mod options;
 pub mod owner;
+pub mod pace;
 pub mod pgoutput;
 pub mod pipeline;
 #[cfg(feature = "extension")]

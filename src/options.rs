@@ -146,7 +146,6 @@ impl Options {
         for (name, value) in set {
             self.set(name, value)?;
         }
-        self.refuse_missing_features()?;
         Ok(self)
     }
 
@@ -176,15 +175,6 @@ impl Options {
         }
         Ok(())
     }
-
-    /// What is understood but cannot be done yet is refused rather than passed over.
-    fn refuse_missing_features(&self) -> Result<(), OptionError> {
-        let missing = [("snapshot_max_rate", self.snapshot_max_rate != 0)];
-        match missing.iter().find(|(_, is_asked_for)| *is_asked_for) {
-            Some((name, _)) => Err(OptionError::NotSupported { name }),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Why the options of a mirror cannot be taken.
@@ -208,11 +198,6 @@ pub enum OptionError {
         /// What may be written: a full sentence.
         allowed: String,
     },
-    /// The option asks for something that is not there.
-    NotSupported {
-        /// The option.
-        name: &'static str,
-    },
 }
 
 impl OptionError {
@@ -222,13 +207,7 @@ impl OptionError {
             Self::NotAnObject => Some("Write the options as '{\"option\": \"value\"}'.".to_owned()),
             Self::Unrecognized { valid, .. } => Some(format!("Valid options are: {}.", valid.join(", "))),
             Self::BadValue { allowed, .. } => Some(allowed.clone()),
-            Self::NotSupported { .. } => Some("Leave the option at its default.".to_owned()),
         }
-    }
-
-    /// Whether the option is fine but its feature is not there.
-    pub const fn is_not_supported(&self) -> bool {
-        matches!(self, Self::NotSupported { .. })
     }
 }
 
@@ -238,7 +217,6 @@ impl Display for OptionError {
             Self::NotAnObject => f.write_str("options must be a JSON object"),
             Self::Unrecognized { name, .. } => write!(f, "unrecognized option \"{name}\""),
             Self::BadValue { name, value, .. } => write!(f, "invalid value for option \"{name}\": {value}"),
-            Self::NotSupported { name } => write!(f, "this value of option \"{name}\" is not supported yet"),
         }
     }
 }
@@ -430,14 +408,6 @@ mod tests {
             let error = merged(json!({name: value})).unwrap_err();
             assert_eq!(error.hint().as_deref(), Some(hint), "{name}");
         }
-    }
-
-    #[test]
-    fn feature_that_is_not_there_is_refused() {
-        assert!(merged(json!({"snapshot_max_rate": "1MB"})).unwrap_err().is_not_supported());
-        assert!(
-            merged(json!({"on_delete": "mark", "metadata_columns": true, "snapshot_max_rate": 0})).is_ok()
-        );
     }
 
     #[test]

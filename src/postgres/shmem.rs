@@ -243,6 +243,8 @@ pub(crate) struct MirrorSlot {
     pub(crate) retries_done: u64,
     /// The copy's snapshot.
     pub(crate) holder: Holder,
+    /// Until when bytes that the copy has read are booked at its rate (microseconds since 2000).
+    pub(crate) copy_booked_until: i64,
     /// Tables that come into the running stream.
     pub(crate) sync: Sync,
     /// Counts the changes of the list of tables: the worker reads it again when it has moved.

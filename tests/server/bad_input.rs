@@ -154,16 +154,6 @@ fn an_unrecognized_mirror_option_is_refused_with_the_valid_ones() {
 }
 
 #[test]
-fn an_option_whose_feature_is_missing_is_refused_and_not_passed_over() {
-    on_a_pair(|pair| {
-        pair.source.execute("CREATE TABLE item (id int PRIMARY KEY)")?;
-        let error = refused(pair, "tables => ARRAY['item']::regclass[]", r#"{"snapshot_max_rate": "1MB"}"#)?;
-        assert_clear(&error, &["0A000"], &["snapshot_max_rate"]);
-        Ok(())
-    });
-}
-
-#[test]
 fn a_partitioned_table_and_its_partition_are_not_mirrored_both() {
     on_a_pair(|pair| {
         pair.source.execute(

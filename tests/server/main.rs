@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_server;
 mod catalog_caches;
 mod copied_server;
+mod copy_rate;
 mod crash;
 mod crash_matrix;
 mod ddl;

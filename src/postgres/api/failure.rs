@@ -69,11 +69,7 @@ impl Failure {
 
 impl From<OptionError> for Failure {
     fn from(problem: OptionError) -> Self {
-        let code = if problem.is_not_supported() {
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
-        } else {
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
-        };
+        let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
         Self { hint: problem.hint(), ..Self::new(code, problem.to_string()) }
     }
 }

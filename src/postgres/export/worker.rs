@@ -25,6 +25,7 @@ use crate::export::file::{ExportFile, Writing};
 use crate::export::manifest::Blobs;
 use crate::export::options::ExportOptions;
 use crate::lsn::Lsn;
+use crate::pace;
 
 /// Main function of `dbmazz export`.
 #[pg_guard]
@@ -322,10 +323,9 @@ impl Meter {
 
     /// Waits until the bytes may have been written, together with those of all other workers.
     fn keep_to_rate(&self, bytes: u64) {
-        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.max_rate);
-        let micros = i64::try_from(micros).unwrap_or(i64::MAX >> 2);
+        let now = shared::now();
         let until = shared::update(self.me.id, self.me.database, |place| {
-            place.next_free = place.next_free.max(shared::now()).saturating_add(micros);
+            place.next_free = pace::book(place.next_free, now, bytes, self.max_rate);
             place.next_free
         });
         while let Some(left) = until.map(|until| until - shared::now()).filter(|left| *left > 0) {

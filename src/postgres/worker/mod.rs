@@ -29,6 +29,7 @@ mod launcher;
 mod mirror;
 pub(super) mod new_slot;
 mod owner;
+mod pace;
 mod publication;
 mod scout;
 mod snapshot;

@@ -21,6 +21,7 @@ use super::super::scan::{self, Position};
 use super::super::tuple::RowMemory;
 use super::super::{catalog, decode, failpoint, labels, session, shmem};
 use super::filling::Filling;
+use super::pace::Pace;
 use super::start::{self, DefinitionWatch, Mirror};
 use super::{exit, guard};
 use crate::encode::{RowEncoder, Stamp};
@@ -87,6 +88,7 @@ struct Sent {
 struct Copier {
     mirror: Mirror,
     definition: DefinitionWatch,
+    pace: Pace,
     snapshot: String,
     /// What copied rows are as of: the position of the snapshot. When each was committed nobody knows.
     stamp: Stamp,
@@ -165,6 +167,7 @@ impl Copier {
             in_flight_limit: budget - budget / 3,
             adjusted: Vec::new(),
             definition: DefinitionWatch::new(),
+            pace: Pace::new(&mirror.name, mirror.options.snapshot_max_rate),
             mirror,
         }
     }
@@ -218,6 +221,7 @@ impl Copier {
         while let Some(place) = from {
             session::leave_if_unwanted(&self.mirror.name);
             guard::pause_if_asked(&self.mirror.name);
+            self.keep_to_rate();
             labels::top_up(&self.mirror.name, &mut self.labels);
             let reading = self.read(group, &table, place)?;
             failpoint::hit("copy_load_read");
@@ -246,12 +250,13 @@ impl Copier {
 
     /// Reads rows from `from` on until a load is full or the chunks end, in a transaction of its own.
     fn read(&mut self, group: &Group, table: &MirrorTableRow, from: Place) -> Result<Reading, Stop> {
-        let Self { mirror, labels, max_bytes, memory, buffers, snapshot, stamp, .. } = self;
+        let Self { mirror, labels, max_bytes, memory, buffers, snapshot, stamp, pace, .. } = self;
         let mut filling = Filling::new(mirror, table, memory, buffers, *max_bytes, *stamp);
         let next = scan::under_snapshot(snapshot, || {
             let mut place = from;
             while let Some(chunk) = group.0.get(place.chunk) {
                 let position = filling.read(chunk, place.position)?;
+                pace.have_read(chunk, place.position, position);
                 if position.is_some() {
                     return Ok(Some(Place { position, ..place }));
                 }
@@ -287,7 +292,25 @@ impl Copier {
         }
     }
 
+    /// Waits until what was read is paid for.
+    fn keep_to_rate(&mut self) {
+        while let Some(left) = self.pace.left() {
+            session::leave_if_unwanted(&self.mirror.name);
+            if !self.collect() {
+                self.loader.wait(left.min(scan::GLANCE));
+            }
+        }
+    }
+
     fn collect_or_wait(&mut self) {
+        if !self.collect() {
+            self.loader.wait(scan::GLANCE);
+            self.definition.begin_anew_if_mended(&self.mirror, self.loader.trouble_lasts());
+        }
+    }
+
+    /// Takes what has come back, and hands out what waits for room. Returns whether anything has come.
+    fn collect(&mut self) -> bool {
         let mut found = false;
         while let Some((id, outcome)) = self.loader.poll() {
             found = true;
@@ -299,10 +322,7 @@ impl Copier {
                 break;
             }
         }
-        if !found {
-            self.loader.wait(scan::GLANCE);
-            self.definition.begin_anew_if_mended(&self.mirror, self.loader.trouble_lasts());
-        }
+        found
     }
 
     fn finish(&mut self, id: JobId, outcome: Outcome) {

@@ -1,6 +1,6 @@
 -- What no row shows: that a mirrored table is rewritten (its rows get other values without a change in the log, VACUUM FULL
--- and CLUSTER aside, which give none), dropped, called otherwise, or altered without a row that changes afterwards, and that a
--- new one is to join. A message in the log tells
+-- and CLUSTER aside, which give none), that values of a type are printed otherwise, that a table is dropped, called otherwise,
+-- or altered without a row that changes afterwards, and that a new one is to join. A message in the log tells
 -- the mirrors, at its place among the rows: prefix dbmazz_table, a JSON object. What is rolled back is told to nobody. Only
 -- tables that are mirrored cost more than a look; a failure is a warning, never an error of whoever changes the table.
 
@@ -38,6 +38,38 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION dbmazz.note_rewrite() IS 'tells the mirrors that a table has been rewritten';
+
+-- A label of an enum has another name, or a composite type another number of attributes: values that contain one are printed
+-- otherwise, whatever they contain it in.
+CREATE FUNCTION dbmazz.note_type()
+RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT dbmazz.values_of_type_change() THEN
+        RETURN;
+    END IF;
+    PERFORM dbmazz.tell_mirrors('rewritten', t.relid)
+    FROM (WITH RECURSIVE containing (type) AS (
+              SELECT CASE WHEN d.classid = 'pg_catalog.pg_class'::regclass
+                          THEN (SELECT c.reltype FROM pg_catalog.pg_class c WHERE c.oid = d.objid) ELSE d.objid END
+              FROM pg_catalog.pg_event_trigger_ddl_commands() d WHERE d.command_tag = 'ALTER TYPE'
+              UNION
+              SELECT outer_one.type FROM containing CROSS JOIN LATERAL (
+                  SELECT y.oid FROM pg_catalog.pg_type y WHERE y.typbasetype = containing.type OR y.typelem = containing.type
+                  UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngsubtype = containing.type
+                  UNION ALL SELECT r.rngmultitypid FROM pg_catalog.pg_range r WHERE r.rngsubtype = containing.type
+                  UNION ALL SELECT c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+                            WHERE a.atttypid = containing.type AND NOT a.attisdropped AND c.reltype <> 0
+              ) AS outer_one (type))
+          SELECT DISTINCT m.relid FROM dbmazz.mirror_table m JOIN pg_catalog.pg_attribute a ON a.attrelid = m.relid
+          WHERE NOT a.attisdropped AND a.attnum > 0 AND a.atttypid IN (SELECT type FROM containing)) t;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'could not tell the mirrors that a type has been altered: %', SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION dbmazz.note_type() IS 'tells the mirrors that values of a type are printed otherwise';
 
 CREATE FUNCTION dbmazz.note_drop()
 RETURNS event_trigger
@@ -97,12 +129,18 @@ CREATE EVENT TRIGGER dbmazz_drop ON sql_drop EXECUTE FUNCTION dbmazz.note_drop()
 CREATE EVENT TRIGGER dbmazz_ddl ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA')
     EXECUTE FUNCTION dbmazz.note_ddl();
+CREATE EVENT TRIGGER dbmazz_look_at_type ON ddl_command_end WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION dbmazz.look_at_type();
+CREATE EVENT TRIGGER dbmazz_type ON ddl_command_end WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION dbmazz.note_type();
 -- Also where changes of another server are applied.
 ALTER EVENT TRIGGER dbmazz_look ENABLE ALWAYS;
 ALTER EVENT TRIGGER dbmazz_rewrite ENABLE ALWAYS;
 ALTER EVENT TRIGGER dbmazz_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER dbmazz_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER dbmazz_look_at_type ENABLE ALWAYS;
+ALTER EVENT TRIGGER dbmazz_type ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER dbmazz_look IS 'looks why a table is rewritten';
+COMMENT ON EVENT TRIGGER dbmazz_look_at_type IS 'looks how a type is altered';
+COMMENT ON EVENT TRIGGER dbmazz_type IS 'tells the mirrors that values of a type are printed otherwise';
 COMMENT ON EVENT TRIGGER dbmazz_rewrite IS 'tells the mirrors that a table has been rewritten';
 COMMENT ON EVENT TRIGGER dbmazz_drop IS 'tells the mirrors that tables have been dropped';
 COMMENT ON EVENT TRIGGER dbmazz_ddl IS 'tells the mirrors that tables are altered, and has new ones join';

@@ -115,6 +115,21 @@ AS 'MODULE_PATHNAME', 'rewrite_is_of_types_alone_wrapper';
 COMMENT ON FUNCTION dbmazz.rewrite_is_of_types_alone() IS
     'whether the rewrite at hand gives columns other types and nothing else';
 
+-- The event triggers of a changed type, in the same way.
+CREATE FUNCTION dbmazz.look_at_type()
+RETURNS event_trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'dbmazz_look_at_type';
+COMMENT ON FUNCTION dbmazz.look_at_type() IS
+    'remembers whether values of a type that is altered are printed otherwise from now on';
+
+CREATE FUNCTION dbmazz.values_of_type_change()
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'values_of_type_change_wrapper';
+COMMENT ON FUNCTION dbmazz.values_of_type_change() IS
+    'whether values of the type at hand are printed otherwise from now on';
+
 -- PostgreSQL calls it when the options of a server or user mapping are written; nobody else has to.
 CREATE FUNCTION dbmazz_starrocks_validator(text[], oid)
 RETURNS void

@@ -30,6 +30,7 @@ REVOKE ALL ON FUNCTION
     dbmazz.live_mirrors(),
     dbmazz.add_new_table(oid),
     dbmazz.rewrite_is_of_types_alone(),
+    dbmazz.values_of_type_change(),
     dbmazz.tell_mirrors(text, oid, text)
     FROM PUBLIC;
 

@@ -160,6 +160,12 @@ impl Definition {
         self.columns.iter().find(|column| column.attnum == attnum)
     }
 
+    /// Whether one of these is a column of the target by this definition.
+    pub fn has_any_of(&self, target_names: &[String]) -> bool {
+        let is_one = |name: &str| target_names.iter().any(|there| there.eq_ignore_ascii_case(name));
+        self.columns.iter().any(|column| is_one(&column.target_name))
+    }
+
     fn key(&self) -> &[DefinedColumn] {
         self.columns.get(..self.key_len).unwrap_or_default()
     }

@@ -154,6 +154,8 @@ pub enum TableMatch {
     Fits,
     /// It was there, a mirror has made it, and it has no other columns: another one may take its place.
     Replaceable,
+    /// The same, but it has these columns besides: some that the source had before, or that somebody has added.
+    Wider(Vec<String>),
     /// It was there and fits, but it has rows, and no mirror made it: a copy must not empty it.
     Occupied,
     /// It was there, and is another table; the text says how it differs.

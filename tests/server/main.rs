@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod altered_types;
 mod backlog_ddl;
 mod bad_input;
 mod bad_server;

@@ -146,6 +146,30 @@ fn filter_and_list_of_a_partitioned_table_hold_for_all_of_its_partitions() {
 }
 
 /// pgoutput says nothing of such a TRUNCATE.
+/// One that is refused because its target is taken keeps nobody from it.
+#[test]
+fn a_table_without_a_target_does_not_hold_up_the_one_that_has_it() {
+    on_a_pair(|pair| {
+        if pair.is_before(15, "tables in schemas", "publications of schemas") {
+            return Ok(());
+        }
+        pair.source.execute(
+            "CREATE SCHEMA s1; CREATE SCHEMA s2; CREATE TABLE s1.item (id int PRIMARY KEY, v text);
+             INSERT INTO s1.item VALUES (1, 'a'); CREATE PUBLICATION shop FOR TABLES IN SCHEMA s1, s2",
+        )?;
+        follow(pair, "shop")?;
+        pair.wait_and_compare(&["s1.item"])?;
+        pair.source.execute("CREATE TABLE s2.item (id int PRIMARY KEY, v text)")?;
+        wait_until("it is refused", PATIENCE, || Ok(pair.table_state("s2.item")?.as_deref() == Some("e")))?;
+        let before = snapshot_of(pair, "s1.item")?;
+        pair.source
+            .execute("ALTER TABLE s1.item ALTER v TYPE int USING 5; INSERT INTO s1.item VALUES (2, 7)")?;
+        wait_until_copied_again(pair, "s1.item", before)?;
+        wait_until("its rows are there", PATIENCE, || Ok(pair.target.count("item")? == 2))?;
+        pair.compare(&Comparison::of("s1.item"))
+    });
+}
+
 #[test]
 fn a_truncated_partition_of_a_table_that_is_sent_as_its_root_takes_its_rows_with_it() {
     on_a_pair(|pair| {

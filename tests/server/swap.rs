@@ -62,6 +62,80 @@ fn old_rows_are_there_until_the_table_is_copied_with_other_columns() {
     });
 }
 
+/// The columns of the target table, in their order.
+fn columns(pair: &mut Pair) -> Outcome<String> {
+    let database = pair.target.database().to_owned();
+    let rows = pair.target.rows(&format!(
+        "SELECT column_name FROM information_schema.columns
+         WHERE table_schema = '{database}' AND table_name = 'item' ORDER BY ordinal_position"
+    ))?;
+    Ok(rows.into_iter().flatten().flatten().collect::<Vec<_>>().join(", "))
+}
+
+/// What happens while the table waits for its copy is seen by the copy alone.
+fn while_it_waits(pair: &mut Pair, sql: &str) -> Outcome {
+    pair.call("dbmazz_pause_mirror")?;
+    pair.wait_for_state("paused")?;
+    resync(pair)?;
+    pair.source.execute(sql)?;
+    pair.call("dbmazz_resume_mirror")
+}
+
+#[test]
+fn a_column_that_goes_while_the_table_waits_for_its_copy_goes_from_the_target() {
+    on_a_pair(|pair| {
+        start(pair)?;
+        pair.source.execute("ALTER TABLE item ADD COLUMN x int; UPDATE item SET x = id")?;
+        pair.wait_and_compare(&["item"])?;
+        while_it_waits(pair, "ALTER TABLE item DROP COLUMN x")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_eq!(columns(pair)?, "id, v");
+        pair.source
+            .execute("ALTER TABLE item ADD COLUMN x int DEFAULT 7; UPDATE item SET x = 8 WHERE id = 1")?;
+        pair.wait_and_compare(&["item"])?;
+        assert_nothing_beside(pair)
+    });
+}
+
+#[test]
+fn old_rows_are_there_until_the_table_is_copied_without_a_column() {
+    readers_see_old_rows_until(|pair| {
+        pair.source.execute("ALTER TABLE item ADD COLUMN x int")?;
+        pair.wait()?;
+        while_it_waits(pair, "ALTER TABLE item DROP COLUMN x")
+    });
+}
+
+/// A copy that was given up has left its definition; the target still has the columns from before.
+#[test]
+fn a_column_that_went_before_a_copy_that_was_given_up_goes_too() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        start(pair)?;
+        pair.source.execute("ALTER TABLE item ADD COLUMN x int; UPDATE item SET x = id")?;
+        pair.wait_and_compare(&["item"])?;
+        let armed = pair.source.cluster().arm("copy_load_read", Action::Wait, 0)?;
+        while_it_waits(pair, "ALTER TABLE item DROP COLUMN x")?;
+        armed.wait_until_reached()?;
+        resync(pair)?;
+        drop(armed);
+        pair.wait_and_compare(&["item", "still"])?;
+        assert_eq!(columns(pair)?, "id, v");
+        assert_nothing_beside(pair)
+    });
+}
+
+#[test]
+fn a_column_of_the_target_that_has_other_values_is_not_taken_for_a_new_one() {
+    on_a_pair(|pair| {
+        start(pair)?;
+        let table = pair.target.table("item");
+        pair.target.execute(&format!("ALTER TABLE {table} ADD COLUMN x INT NULL DEFAULT \"3\""))?;
+        pair.source
+            .execute("ALTER TABLE item ADD COLUMN x int DEFAULT 7; UPDATE item SET x = 8 WHERE id = 1")?;
+        pair.wait_and_compare(&["item"])
+    });
+}
+
 #[test]
 fn a_table_of_another_maker_is_emptied_and_stays_what_it_is() {
     on_a_pair(|pair| {

@@ -93,10 +93,13 @@ impl Mirror {
     }
 
     /// Whether a table waits for a copy that can be made. One that follows a dropped table of the same name waits until that
-    /// has left: its last rows must not come on top.
+    /// has left: its last rows must not come on top. One that was refused because the target was taken has none.
     pub(super) fn can_be_copied(&self, table: &MirrorTableRow) -> bool {
         let is_earlier = |other: &MirrorTableRow| {
-            other.relid != table.relid && other.target == table.target && !other.wants_copy()
+            other.relid != table.relid
+                && other.target == table.target
+                && !other.wants_copy()
+                && other.has_begun()
         };
         table.wants_copy() && !self.tables.iter().any(is_earlier)
     }

@@ -118,7 +118,13 @@ fn is_taken(
     let has = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     let has_exactly = |name: &str| columns.iter().any(|column| column.name == name);
     Ok(match step {
-        AlterStep::Add { column, .. } => has(column),
+        AlterStep::Add { column, target_type, default } => {
+            let there = columns.iter().find(|there| there.name.eq_ignore_ascii_case(column));
+            if there.is_some_and(|there| !there.holds(target_type) || there.default != *default) {
+                return Err(occupied(target, step, column));
+            }
+            there.is_some()
+        }
         AlterStep::Drop { column } => !has(column),
         AlterStep::Rename { from, to } => has_exactly(to) && !has_exactly(from),
         AlterStep::Modify { column, target_type } => {
@@ -126,6 +132,12 @@ fn is_taken(
         }
         AlterStep::Swap { .. } | AlterStep::DropSwapped { .. } | AlterStep::DropCopy => false,
     })
+}
+
+/// A column of the name that is not the one to be added: the rows that are there have something else in it.
+fn occupied(target: &TargetTable, step: &AlterStep, column: &str) -> StatementError {
+    let message = format!("there is a column \"{column}\" already, of another type or with another default");
+    StatementError::Refused { statement: statement(target, step, &None), code: 0, message }
 }
 
 /// Whether a table is in its place for good: the one that was there is gone. A SWAP that was sent twice may have been executed

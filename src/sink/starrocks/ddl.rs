@@ -270,8 +270,9 @@ fn compare_with_target(session: &mut SqlSession, spec: &TableSpec) -> Result<Tab
             false => TableMatch::Differs(difference),
         });
     }
-    if is_surely_ours && actual.len() == spec.columns.len() {
-        return Ok(TableMatch::Replaceable);
+    if is_surely_ours {
+        let more = unknown_columns(spec, &actual);
+        return Ok(if more.is_empty() { TableMatch::Replaceable } else { TableMatch::Wider(more) });
     }
     if is_ours || is_empty(session, &spec.target)? { Ok(TableMatch::Fits) } else { Ok(TableMatch::Occupied) }
 }
@@ -315,10 +316,19 @@ fn compare_column(column: &Column, is_key: bool, actual: &[TargetColumn]) -> Opt
     None
 }
 
+/// Columns of the target that the mirror does not know.
+fn unknown_columns(spec: &TableSpec, actual: &[TargetColumn]) -> Vec<String> {
+    actual.iter().filter(|there| !is_known(spec, there)).map(|there| there.name.clone()).collect()
+}
+
+fn is_known(spec: &TableSpec, there: &TargetColumn) -> bool {
+    spec.columns.iter().any(|column| column.name.eq_ignore_ascii_case(&there.name))
+}
+
 /// A column that the mirror does not fill and the server cannot.
 fn unfilled_column(spec: &TableSpec, actual: &[TargetColumn]) -> Option<String> {
-    let known = |there: &TargetColumn| spec.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&there.name));
-    let unfilled = actual.iter().find(|there| !known(there) && !there.nullable && there.default.is_none())?;
+    let unfilled =
+        actual.iter().find(|there| !is_known(spec, there) && !there.nullable && there.default.is_none())?;
     Some(format!(
         "its column \"{}\" is NOT NULL without a default, and the mirror has no such column",
         unfilled.name

@@ -15,6 +15,7 @@ use super::super::super::loader::Loader;
 use super::super::super::{catalog, failpoint, labels};
 use super::super::start::{self, DefinitionWatch, Described, Mirror};
 use super::earlier;
+use crate::definition::Definition;
 use crate::sink::{Job, Outcome, Prepared, TableMatch};
 use crate::table::{TableSpec, TargetTable};
 
@@ -113,7 +114,11 @@ impl Work {
             match table.result {
                 Ok(TableMatch::Created) => {}
                 Ok(TableMatch::Replaceable) if rows == Rows::Beside => self.beside.push(table.spec),
-                Ok(TableMatch::Fits | TableMatch::Replaceable) => {
+                // Columns that the source has no longer; the next one of such a name would be taken for what is there.
+                Ok(TableMatch::Wider(more)) if rows != Rows::Kept && has_made(mirror, relid, &more) => {
+                    if rows == Rows::Beside { &mut self.beside } else { &mut outdated }.push(table.spec);
+                }
+                Ok(TableMatch::Fits | TableMatch::Replaceable | TableMatch::Wider(_)) => {
                     self.emptied.push(table.spec.target.clone())
                 }
                 // Rows of an earlier attempt of this very mirror.
@@ -192,6 +197,15 @@ impl Work {
         mirror.read_tables();
         fit
     }
+}
+
+/// Whether the mirror has made one of these columns of the target. What the target had before a copy that was not completed
+/// is not known any more; it was to be exchanged then, and still is.
+fn has_made(mirror: &Mirror, relid: pg_sys::Oid, columns: &[String]) -> bool {
+    mirror.table(relid).is_some_and(|table| {
+        let definition = table.definition.as_deref().and_then(Definition::parse);
+        table.copy.is_some() || definition.is_some_and(|definition| definition.has_any_of(columns))
+    })
 }
 
 /// The table that takes the place of another one. Its comment, made from the source's name, is that of no other table: so it

@@ -351,7 +351,7 @@ const PARTED: &str = "CREATE TABLE parted (id int, part int, v text, big text, P
 /// Rows move between partitions, which come and go.
 fn parted(random: &mut Random, _: &mut Database) -> Outcome<String> {
     let (id, number, part) = (random.below(KEYS), random.below(1000), random.below(4));
-    Ok(match random.below(16) {
+    Ok(match random.below(17) {
         0..=2 => format!(
             "INSERT INTO parted VALUES ({id}, {part}, 'i{number}', repeat('b{number}', 900))
              ON CONFLICT (id, part) DO UPDATE SET v = excluded.v;"
@@ -368,7 +368,10 @@ fn parted(random: &mut Random, _: &mut Database) -> Outcome<String> {
         }
         12 if number.is_multiple_of(8) => "TRUNCATE parted_0;".to_owned(),
         13 if number.is_multiple_of(8) => "TRUNCATE parted;".to_owned(),
-        14 if number.is_multiple_of(6) => format!("ALTER TABLE parted ADD COLUMN IF NOT EXISTS more{} int;", number % 3),
+        14 if number.is_multiple_of(6) => {
+            format!("ALTER TABLE parted ADD COLUMN IF NOT EXISTS more{} int DEFAULT {number};", number % 3)
+        }
+        15 if number.is_multiple_of(6) => format!("ALTER TABLE parted DROP COLUMN IF EXISTS more{};", number % 3),
         _ => format!("UPDATE parted SET big = repeat('n{number}', 800) WHERE id = {id};"),
     })
 }

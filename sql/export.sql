@@ -8,14 +8,16 @@ CREATE TABLE dbmazz.export (
     destination text NOT NULL,
     server      text,
     owner       oid NOT NULL,
-    whole       boolean NOT NULL,
+    named       oid[],
     options     jsonb NOT NULL,
     state       text NOT NULL DEFAULT 'starting' CHECK (state IN ('starting', 'running', 'done', 'failed', 'cancelled')),
     last_error  text,
+    is_hopeless boolean NOT NULL DEFAULT false,
     slot_name   text,
     snapshot_lsns pg_lsn[] NOT NULL DEFAULT '{}',
     pre_data    jsonb,
     post_data   jsonb,
+    definitions_lsn pg_lsn,
     sequences   jsonb,
     planned     boolean NOT NULL DEFAULT false,
     started_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -23,9 +25,11 @@ CREATE TABLE dbmazz.export (
     finished_at timestamptz
 );
 COMMENT ON TABLE dbmazz.export IS 'exports of this database';
-COMMENT ON COLUMN dbmazz.export.whole IS 'whether it is of the whole database, with large objects and all sequences';
+COMMENT ON COLUMN dbmazz.export.named IS 'tables that were asked for, partitioned ones by themselves; null for the whole database, with large objects and all sequences';
+COMMENT ON COLUMN dbmazz.export.is_hopeless IS 'whether what it failed by will be in its way again';
 COMMENT ON COLUMN dbmazz.export.snapshot_lsns IS 'positions of the snapshots that were taken for it, in their order; a second one makes it inconsistent if chunks were read under both';
 COMMENT ON COLUMN dbmazz.export.pre_data IS 'the file of that section, once it is written';
+COMMENT ON COLUMN dbmazz.export.definitions_lsn IS 'position of the snapshot that the sections are of';
 COMMENT ON COLUMN dbmazz.export.planned IS 'whether the tables have been divided into chunks';
 
 CREATE TABLE dbmazz.export_table (
@@ -39,7 +43,7 @@ CREATE TABLE dbmazz.export_table (
     relfilenode oid,
     PRIMARY KEY (export_id, relid)
 );
-COMMENT ON TABLE dbmazz.export_table IS 'tables of the exports';
+COMMENT ON TABLE dbmazz.export_table IS 'tables of the exports, as of the snapshot';
 COMMENT ON COLUMN dbmazz.export_table.kind IS 'r table, m materialized view, o the list of large objects, p their pages';
 COMMENT ON COLUMN dbmazz.export_table.attnums IS 'columns of the chunks, by number';
 COMMENT ON COLUMN dbmazz.export_table.relfilenode IS 'file that the blocks are counted in; after a rewrite of the table the plan is void';

@@ -38,11 +38,11 @@ pub struct Manifest {
     pub started_at: String,
     /// When it was complete.
     pub finished_at: String,
-    /// Whether all rows were read under one snapshot: the state of the database at `snapshot_lsn`.
+    /// Whether all rows and definitions were read under one snapshot: the state of the database at `snapshot_lsn`.
     pub consistent: bool,
     /// Where the first snapshot was taken: all that committed before is in it, and nothing else.
     pub snapshot_lsn: String,
-    /// The positions of all snapshots that chunks were read under, in ascending order: one if `consistent`.
+    /// The positions of all snapshots that chunks or definitions were read under, in ascending order: one if `consistent`.
     pub snapshot_lsns: Vec<String>,
     /// The slot that keeps the log from `snapshot_lsn` on, if one was asked for.
     pub slot: Option<String>,

@@ -8,6 +8,7 @@
 //! * [`codec`]: compression of files, by the stream.
 //! * [`checksum`]: digests of files.
 //! * [`file`]: a file being written: compressed, digested, counted.
+//! * [`foreign`]: files that no export has written.
 //! * [`blob`]: values that are stored outside, once each.
 //! * [`toast`]: values that PostgreSQL has compressed, by the piece.
 //! * [`options`]: what an export is to be like.
@@ -26,6 +27,7 @@ pub mod chunk;
 pub mod codec;
 pub mod destination;
 pub mod file;
+pub mod foreign;
 pub mod manifest;
 pub mod options;
 pub mod rows;

@@ -107,6 +107,7 @@ pub(super) fn sqlstate(problem: &StoreError) -> PgSqlErrorCode {
         StoreError::Name { .. } => PgSqlErrorCode::ERRCODE_INVALID_NAME,
         StoreError::Missing { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
         StoreError::Exists { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,
+        StoreError::InUse { .. } => PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
         StoreError::File { source, .. } => match source.kind() {
             io::ErrorKind::StorageFull => PgSqlErrorCode::ERRCODE_DISK_FULL,
             io::ErrorKind::PermissionDenied => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -21,6 +21,11 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// Somebody else is writing there.
+    InUse {
+        /// The destination.
+        place: String,
+    },
     /// A file of the server could not be used.
     File {
         /// What was tried: "write", "read", ….
@@ -87,6 +92,7 @@ impl fmt::Display for StoreError {
             Self::Name { name } => write!(f, "invalid name \"{}\" in an export", name.escape_debug()),
             Self::Missing { name } => write!(f, "\"{name}\" does not exist"),
             Self::Exists { name } => write!(f, "\"{name}\" exists already"),
+            Self::InUse { place } => write!(f, "another server is writing to \"{place}\""),
             Self::File { action, path, source } => write!(f, "could not {action} \"{path}\": {source}"),
             Self::Unreachable { endpoint, reason } => {
                 write!(f, "could not reach S3 at \"{endpoint}\": {reason}")

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Advice, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{Advice, AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Destination, Existing, Object, ObjectWriter, StoreError, UNFINISHED, check_name};
+use super::{
+    Claim, Destination, Existing, Identity, Object, ObjectWriter, StoreError, UNFINISHED, check_name,
+};
 
 /// Objects are files below a directory.
 #[derive(Clone, Debug)]
@@ -46,6 +48,11 @@ impl Local {
             create_durably(&self.root)?;
         }
         Ok(rustix::fs::open(&self.root, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
+    /// A failure of the directory itself, which is named: nothing in it can be.
+    fn unusable(&self, action: &'static str, source: io::Error) -> StoreError {
+        StoreError::File { action, path: self.root.display().to_string(), source }
     }
 
     fn failed(&self, action: &'static str, name: &str, error: io::Error) -> StoreError {
@@ -166,6 +173,25 @@ impl Destination for Local {
         let there = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let free = rustix::fs::statvfs(there).map_err(|error| self.failed("stat", "", error.into()))?;
         Ok(Some(free.f_bavail.saturating_mul(free.f_frsize)))
+    }
+
+    fn lock(&self) -> Result<Claim, StoreError> {
+        let directory =
+            self.open_root(Way::Create).map_err(|error| self.unusable("make or open directory", error))?;
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Claim { directory: Some(directory), is_unguarded: false }),
+            Err(Errno::WOULDBLOCK) => Err(StoreError::InUse { place: self.root.display().to_string() }),
+            // Network file systems lock no directories.
+            Err(Errno::BADF | Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {
+                Ok(Claim { directory: None, is_unguarded: true })
+            }
+            Err(error) => Err(self.unusable("lock", error.into())),
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let directory = rustix::fs::stat(&self.root).ok()?;
+        Some(Identity { device: directory.st_dev, inode: directory.st_ino })
     }
 }
 

@@ -25,14 +25,15 @@ impl FromStr for Location {
         if let Some(rest) = text.strip_prefix("s3://") {
             return s3(rest).ok_or_else(|| LocationError::Bucket { text: text.to_owned() });
         }
-        let path = text.trim_end_matches('/');
-        if !text.starts_with('/') || path.is_empty() || path.contains('\0') {
+        // However it is written, a path is one.
+        let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        if !text.starts_with('/') || parts.is_empty() || text.contains('\0') {
             return Err(LocationError::NotAbsolute { text: text.to_owned() });
         }
-        if path.split('/').any(|part| part == "..") {
+        if parts.contains(&"..") {
             return Err(LocationError::Parent { text: text.to_owned() });
         }
-        Ok(Self::Directory(PathBuf::from(path)))
+        Ok(Self::Directory(PathBuf::from(format!("/{}", parts.join("/")))))
     }
 }
 
@@ -97,7 +98,9 @@ mod tests {
 
     #[test]
     fn directories_and_buckets_are_told_apart() {
-        assert_eq!("/a/b/".parse(), Ok(Location::Directory(PathBuf::from("/a/b"))));
+        for spelling in ["/a/b", "/a/b/", "//a/./b//", "/./a/b/."] {
+            assert_eq!(spelling.parse(), Ok(Location::Directory(PathBuf::from("/a/b"))));
+        }
         let bucket = |prefix: &str| Location::S3 { bucket: "shop".to_owned(), prefix: prefix.to_owned() };
         assert_eq!("s3://shop".parse(), Ok(bucket("")));
         assert_eq!("s3://shop/".parse(), Ok(bucket("")));
@@ -107,7 +110,8 @@ mod tests {
 
     #[test]
     fn relative_paths_and_detours_are_refused() {
-        for bad in ["", "a/b", "/", "//", "/a/../b", "/..", "s3://", "s3://A/x", "s3://ab", "s3://shop/a//b"]
+        for bad in
+            ["", "a/b", "/", "//", "/./", "/a/../b", "/..", "s3://", "s3://A/x", "s3://ab", "s3://shop/a//b"]
         {
             assert!(bad.parse::<Location>().is_err(), "{bad:?} is taken");
         }

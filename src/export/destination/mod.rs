@@ -18,6 +18,7 @@ mod nowhere;
 pub mod s3;
 
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
 pub use error::StoreError;
@@ -69,6 +70,37 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// When the destination cannot be asked.
     fn free_bytes(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Keeps others from writing here for as long as the answer is kept; makes the place if need be.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when somebody else does, or the reason why nothing can be written there.
+    fn lock(&self) -> Result<Claim, StoreError> {
+        Ok(Claim::default())
+    }
+
+    /// What distinguishes the place from all others, whatever it is called; none where nothing does, or when it is not there.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
+}
+
+/// Device and inode of a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The device.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+}
+
+/// Nobody else writes to a destination while this is kept. It ends with the process at the latest.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// The directory that is locked. None where nothing can be locked.
+    pub directory: Option<OwnedFd>,
+    /// Whether the file system knows no locks.
+    pub is_unguarded: bool,
 }
 
 /// An object being written. Errors of [`Write`] have a [`StoreError`] inside; [`StoreError::from_io`] gets it out.

@@ -4,6 +4,7 @@
 //! Cancelling does not wait for the commit.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use pgrx::datum::Interval;
@@ -19,8 +20,9 @@ use super::super::catalog::{as_extension, source};
 use super::super::import;
 use super::super::store::{self, Access, OpenError};
 use super::super::{latch, scan, shmem};
-use super::process::{self, ProcessKind, must};
-use super::{plan, shared};
+use super::process::{self, ProcessKind};
+use super::{argument, place, plan, shared};
+use crate::export::destination::Location;
 use crate::export::options::ExportOptions;
 use crate::options::parse_size;
 use crate::snapshot::plan_chunks;
@@ -49,13 +51,15 @@ impl From<OpenError> for Failure {
 /// When an option is wrong, the destination may not be used or has files, or a table cannot be exported.
 #[pg_extern(sql = false)]
 fn dbmazz_export(
-    destination: Option<&str>,
+    destination: Option<&[u8]>,
     tables: Option<Vec<Option<pg_sys::Oid>>>,
-    server: Option<&str>,
+    server: Option<&[u8]>,
     options: Option<JsonB>,
 ) -> Result<i64, ErrorReport> {
+    refuse_read_only(c"dbmazz_export()");
     let destination = destination.ok_or_else(|| Failure::null_argument("destination"))?;
-    let destination = destination.trim_end_matches('/');
+    let destination = argument::text("destination", destination)?;
+    let server = server.map(|server| argument::text("server", server)).transpose()?;
     let written = options.map_or_else(|| Value::Object(Map::new()), |options| options.0);
     let options = ExportOptions::parse(&written).map_err(Failure::from)?;
     if !shmem::is_available() {
@@ -63,28 +67,20 @@ fn dbmazz_export(
     }
     let role = current_role();
     let tables = not_null(tables)?;
+    let named = tables.as_deref();
     let store = store::open(destination, server, role, Access::Write).map_err(Failure::from)?;
-    let mut relations = plan::relations(tables.as_deref(), role)?;
-    if tables.is_none() {
-        relations.extend(plan::large_objects(role)?);
-    }
+    // One place has one name.
+    let destination =
+        destination.parse::<Location>().map_or_else(|_| destination.to_owned(), |it| it.to_string());
+    let destination = destination.as_str();
+    named.map_or(Ok(()), plan::check_named)?;
+    // What there is when the snapshot is taken is looked at again then.
+    plan::relations(named, role, options.format)?;
     one_start_at_a_time();
-    check_nobody_writes(destination)?;
-    if !options.overwrite && !must(store.list("")).is_empty() {
-        let code = PgSqlErrorCode::ERRCODE_DUPLICATE_FILE;
-        return Err(Failure::new(code, format!("\"{destination}\" has files already"))
-            .hint("Export to an empty directory, or set the option \"overwrite\", which removes an export that is there.")
-            .into());
-    }
-    let new = NewExport { destination, server, owner: role, whole: tables.is_none(), options: &written };
-    let id = as_extension(|| {
-        let id = table::insert(&new)?;
-        for relation in &relations {
-            table::insert_table(id, relation);
-        }
-        Some(id)
-    });
-    let id = id.unwrap_or_else(|| error!("could not write an export down"));
+    place::check_nobody_writes(destination, &*store, None)?;
+    place::check_room(destination, &*store, &options)?;
+    let new = NewExport { destination, server, owner: role, named, options: &written };
+    let id = as_extension(|| table::insert(&new)).unwrap_or_else(|| error!("could not write an export down"));
     start_at_commit(id);
     Ok(id)
 }
@@ -99,15 +95,10 @@ fn one_start_at_a_time() {
     }
 }
 
-fn check_nobody_writes(destination: &str) -> Result<(), Failure> {
-    let others = as_extension(|| table::other_to(destination));
-    match others.into_iter().find(|id| shared::find(*id, shared::my_database()).is_some()) {
-        None => Ok(()),
-        Some(other) => {
-            let code = PgSqlErrorCode::ERRCODE_OBJECT_IN_USE;
-            Err(Failure::new(code, format!("export {other} is writing to \"{destination}\"")))
-        }
-    }
+/// A start and a change of its state are writes of the caller's.
+fn refuse_read_only(command: &CStr) {
+    // SAFETY: a C string; raises the server's own error in a transaction that may not write.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) };
 }
 
 /// Goes on with an export that is not done. Takes effect at commit.
@@ -118,6 +109,7 @@ fn check_nobody_writes(destination: &str) -> Result<(), Failure> {
 /// `object_not_in_prerequisite_state` if it is done or running.
 #[pg_extern(sql = false)]
 fn dbmazz_resume_export(export_id: Option<i64>) -> Result<(), ErrorReport> {
+    refuse_read_only(c"dbmazz_resume_export()");
     let row = owned(export_id)?;
     if !["starting", "running"].contains(&row.state.as_str()) {
         wait_for_last_leader(row.id);
@@ -134,7 +126,8 @@ fn dbmazz_resume_export(export_id: Option<i64>) -> Result<(), ErrorReport> {
     if is_led(row.id) {
         return Err(Failure::new(code, format!("export {} is running", row.id)).into());
     }
-    store::open(&row.destination, row.server.as_deref(), row.owner, Access::Write).map_err(Failure::from)?;
+    let store = store::open(&row.destination, row.server.as_deref(), row.owner, Access::Write);
+    place::check_nobody_writes(&row.destination, &*store.map_err(Failure::from)?, Some(row.id))?;
     as_extension(|| table::set_state(row.id, "starting", None));
     start_at_commit(row.id);
     Ok(())
@@ -164,6 +157,7 @@ const LAST_LEADER: Duration = Duration::from_secs(5);
 /// As `dbmazz_resume_export`.
 #[pg_extern(sql = false)]
 fn dbmazz_cancel_export(export_id: Option<i64>) -> Result<(), ErrorReport> {
+    refuse_read_only(c"dbmazz_cancel_export()");
     if let Some(id) = export_id
         && import::control::cancel(id)?
     {
@@ -239,17 +233,20 @@ fn dbmazz_wait_export(export_id: Option<i64>, timeout: Option<Interval>) -> Resu
 }
 
 fn verdict(id: i64, state: &str, reason: Option<String>) -> Result<Option<bool>, Failure> {
-    let hint = format!("SELECT dbmazz_resume_export({id}) goes on with it.");
+    let goes_on = format!("SELECT dbmazz_resume_export({id}) goes on with it.");
     match state {
         "done" => Ok(Some(true)),
         "failed" => {
             let code = PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION;
             let reason = reason.unwrap_or_else(|| "for a reason that is not known".to_owned());
+            let is_hopeless = as_extension(|| table::is_hopeless(id));
+            let hint =
+                if is_hopeless { "It cannot go on. Export to another place.".to_owned() } else { goes_on };
             Err(Failure::new(code, format!("export {id} failed: {reason}")).hint(hint))
         }
         "cancelled" => {
             let code = PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
-            Err(Failure::new(code, format!("export {id} was cancelled")).hint(hint))
+            Err(Failure::new(code, format!("export {id} was cancelled")).hint(goes_on))
         }
         _ => Ok(None),
     }

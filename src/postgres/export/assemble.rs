@@ -23,6 +23,8 @@ pub(super) fn manifest(row: &ExportRow, options: &ExportOptions) -> Option<Manif
         lsns.insert(chunk.snapshot_lsn);
         chunks.entry(chunk.plan.relid.to_u32()).or_default().push(chunk);
     }
+    // Rows and definitions of two moments do not belong together either.
+    lsns.extend(row.definitions_lsn);
     if lsns.is_empty() {
         lsns.extend(row.snapshot_lsns.last());
     }
@@ -44,8 +46,7 @@ pub(super) fn manifest(row: &ExportRow, options: &ExportOptions) -> Option<Manif
         server: Server {
             version,
             version_num,
-            // SAFETY: reads what the server has read from its control file.
-            system_identifier: unsafe { pg_sys::GetSystemIdentifier() }.to_string(),
+            system_identifier: system_identifier(),
             database: server::current_database(),
             encoding: encoding::name(),
         },
@@ -55,6 +56,16 @@ pub(super) fn manifest(row: &ExportRow, options: &ExportOptions) -> Option<Manif
         sequences: row.sequences.clone().unwrap_or_default(),
         large_objects,
     })
+}
+
+/// Whether that is this very database.
+pub(super) fn is_of_this_database(other: &Server) -> bool {
+    other.system_identifier == system_identifier() && other.database == server::current_database()
+}
+
+fn system_identifier() -> String {
+    // SAFETY: reads what the server has read from its control file.
+    unsafe { pg_sys::GetSystemIdentifier() }.to_string()
 }
 
 fn manifest_table(table: &ExportTable, chunks: Vec<ChunkDone>) -> Table {

@@ -5,7 +5,7 @@
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, name, pg_sys};
+use pgrx::{JsonB, PgTupleDesc, name, pg_sys};
 use serde_json::{Map, Value};
 
 use super::super::api::arguments::{current_role, not_null};
@@ -16,11 +16,11 @@ use super::super::scan::{self, Position, RangeScan};
 use super::super::store::{self, Access};
 use super::super::tuple::RowMemory;
 use super::super::{encoding, latch};
-use super::plan;
 use super::process::must;
 use super::rows::{RowWriter, WriteError, fields_of};
 use super::send::Functions;
 use super::worker::writing;
+use super::{argument, plan};
 use crate::export::destination::{Existing, Nowhere};
 use crate::export::file::ExportFile;
 use crate::export::options::ExportOptions;
@@ -30,7 +30,7 @@ use crate::options::show_size;
 const RANGES: u32 = 8;
 const RANGE_BLOCKS: u32 = 16;
 
-/// A range is left when so many bytes have been encoded.
+/// Of a range so many bytes are encoded; the other rows are only weighed.
 const ENOUGH: u64 = 8 << 20;
 
 /// Sizes of tables, and of the files that an export would make of them. Of a destination that is named, a notice says how much is
@@ -44,8 +44,8 @@ const ENOUGH: u64 = 8 << 20;
 fn dbmazz_estimate_export(
     tables: Option<Vec<Option<pg_sys::Oid>>>,
     options: Option<JsonB>,
-    destination: Option<&str>,
-    server: Option<&str>,
+    destination: Option<&[u8]>,
+    server: Option<&[u8]>,
 ) -> Result<
     TableIterator<
         'static,
@@ -64,14 +64,14 @@ fn dbmazz_estimate_export(
     let options = ExportOptions::parse(&options).map_err(Failure::from)?;
     let tables = not_null(tables)?;
     let role = current_role();
+    let destination = destination.map(|it| argument::text("destination", it)).transpose()?;
+    let server = server.map(|it| argument::text("server", it)).transpose()?;
     let store = destination.map(|destination| store::open(destination, server, role, Access::Write));
     let store = store.transpose().map_err(Failure::from)?;
-    let mut relations = plan::relations(tables.as_deref(), role)?;
-    if tables.is_none() {
-        // Their list is small beside their pages.
-        let of_objects = plan::large_objects(role)?.into_iter();
-        relations.extend(of_objects.filter(|table| table.kind == Kind::LargeObjectPages));
-    }
+    tables.as_deref().map_or(Ok(()), plan::check_named)?;
+    let mut relations = plan::relations(tables.as_deref(), role, options.format)?;
+    // Their list is small beside their pages.
+    relations.retain(|table| table.kind != Kind::LargeObjects);
     let mut sampler = Sampler { functions: Functions::default(), memory: RowMemory::new() };
     let mut rows = Vec::with_capacity(relations.len());
     for table in &relations {
@@ -128,6 +128,18 @@ struct Sample {
     blocks: u64,
     rows: u64,
     written: u64,
+    /// Bytes of the values of all rows.
+    weight: u64,
+    /// Of those that were encoded.
+    encoded: u64,
+}
+
+impl Sample {
+    /// What would have been written of all rows.
+    fn all_written(&self) -> u64 {
+        let all = u128::from(self.written) * u128::from(self.weight) / u128::from(self.encoded.max(1));
+        u64::try_from(all).unwrap_or(u64::MAX).max(self.written)
+    }
 }
 
 impl Sampler {
@@ -161,7 +173,7 @@ impl Sampler {
             scaled(sample.rows)
         };
         let chunks = i32::try_from(chunks.len()).unwrap_or(i32::MAX);
-        let bytes = scaled(sample.written);
+        let bytes = scaled(sample.all_written());
         Ok(Some((table.relid, heap.cast_signed(), size.toast_bytes.cast_signed(), rows, chunks, bytes)))
     }
 
@@ -190,15 +202,26 @@ impl Sampler {
         let mut sample = Sample::default();
         // SAFETY: the caller vouches for the relation.
         let has_ranges = unsafe { scan::has_ranges(relation) };
+        // SAFETY: the caller vouches for the relation.
+        let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*relation).rd_att) };
         for (first, end) in ranges(blocks, has_ranges) {
             let before = total.get();
             let mut last = end.unwrap_or(blocks);
             // SAFETY: the caller vouches for relation and snapshot; each row is used before the next one is asked for.
             unsafe {
                 let mut rows = RangeScan::open(relation, Position::start_of(first), end);
-                while rows.next_rows(1, |slot| self.memory.scoped(|| writer.row(slot)))? {
-                    sample.rows += 1;
+                let mut take = |slot| {
+                    let weight = weight(&descriptor, slot);
+                    (sample.rows, sample.weight) = (sample.rows + 1, sample.weight + weight);
                     if total.get() - before > ENOUGH {
+                        return Ok(());
+                    }
+                    sample.encoded += weight;
+                    self.memory.scoped(|| writer.row(slot))
+                };
+                while rows.next_rows(1, &mut take)? {
+                    latch::serve_interrupts();
+                    if end.is_none() && total.get() - before > ENOUGH {
                         last = (rows.position().block + 1).clamp(first, last);
                         break;
                     }
@@ -211,6 +234,25 @@ impl Sampler {
         sample.written = nowhere.bytes();
         Ok(sample)
     }
+}
+
+/// Bytes of the values of a row. None is fetched: of a large one its pointer says how many it has.
+///
+/// # Safety
+///
+/// The slot has a row of this descriptor, deformed.
+unsafe fn weight(descriptor: &PgTupleDesc<'_>, slot: *mut pg_sys::TupleTableSlot) -> u64 {
+    let bytes = |(at, column): (usize, &pg_sys::FormData_pg_attribute)| {
+        // SAFETY: the caller vouches: the slot's arrays have an element for each column, of the column's type.
+        unsafe {
+            match (*(*slot).tts_isnull.add(at), column.attlen) {
+                (true, _) => 1,
+                (false, -1) => pg_sys::toast_raw_datum_size(*(*slot).tts_values.add(at)) as u64,
+                (false, length) => u64::try_from(length).unwrap_or(8),
+            }
+        }
+    };
+    descriptor.iter().enumerate().map(bytes).sum()
 }
 
 /// Block ranges that are looked at. Of a table that cannot be scanned by ranges it is the beginning.

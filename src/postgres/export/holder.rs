@@ -2,7 +2,8 @@
 //!
 //! It locks the tables first, as pg_dump does, so that none is rewritten, truncated or dropped while it is exported, and none
 //! can have been between the locks and the snapshot. With a slot it is the other way round, because creating one wants no
-//! transaction; what has been rewritten in between is found when the plan is made.
+//! transaction; what has been rewritten in between is found when the plan is made. Tables that have come before the snapshot
+//! was taken are locked then, too.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::super::catalog::export::ExportRow;
 use super::super::compat::SlotLasting;
 use super::super::shmem::Text;
 use super::super::worker::new_slot;
 use super::super::{catalog, latch, session, slot};
 use super::process::{self, Identity};
-use super::{position, shared};
+use super::{plan, position, shared};
 use crate::export::options::ExportOptions;
 use crate::lsn::Lsn;
 
@@ -34,17 +36,18 @@ pub extern "C-unwind" fn dbmazz_export_holder_main(argument: pg_sys::Datum) {
 fn hold(me: Identity) {
     let found = session::transaction(|| {
         let row = catalog::export::read(me.id)?;
-        let tables: Vec<_> = catalog::export::tables(me.id).into_iter().map(|table| table.relid).collect();
+        let tables = plan::to_be_locked(row.named.as_deref());
         Some((row, tables))
     });
     let Some((row, tables)) = found else { return };
     let wants_slot = ExportOptions::parse(&row.options).is_ok_and(|options| options.slot);
     session::report_activity(&format!("export {}: taking a snapshot", me.id));
     let (snapshot, lsn) = if wants_slot && row.slot_name.is_none() {
-        with_slot(&catalog::export::slot_name(me.id), &tables)
+        with_slot(&catalog::export::slot_name(me.id))
     } else {
         position::take_snapshot(|| lock(&tables))
     };
+    lock(&by_now(&row));
     let leader = shared::update(me.id, me.database, |place| {
         place.held.snapshot = Text::new(&snapshot);
         place.held.lsn = lsn;
@@ -75,8 +78,20 @@ fn lock(tables: &[pg_sys::Oid]) {
     }
 }
 
+/// The tables that are there by now, in the transaction that holds the snapshot.
+fn by_now(row: &ExportRow) -> Vec<pg_sys::Oid> {
+    // SAFETY: a transaction is open. That of a slot has no snapshot of its own and must not take one; the server's own look at the
+    // catalogs is always there. It is copied by the push, and popped when the tables have been read.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::InvalidOid));
+        let tables = plan::to_be_locked(row.named.as_deref());
+        pg_sys::PopActiveSnapshot();
+        tables
+    }
+}
+
 /// A slot that keeps the log, from the place on that the snapshot belongs to.
-fn with_slot(name: &str, tables: &[pg_sys::Oid]) -> (String, Lsn) {
+fn with_slot(name: &str) -> (String, Lsn) {
     if slot::find(name).is_some() {
         slot::drop_unused(name);
         log!("replication slot \"{name}\" of an unfinished start has been dropped");
@@ -84,6 +99,5 @@ fn with_slot(name: &str, tables: &[pg_sys::Oid]) -> (String, Lsn) {
     let name = CString::new(name).unwrap_or_default();
     let slot = new_slot::create(&name, SlotLasting::UntilMadePersistent, true);
     slot.begin_there();
-    lock(tables);
     (slot.snapshot, slot.start)
 }

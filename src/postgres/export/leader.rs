@@ -1,8 +1,10 @@
 //! `dbmazz export leader`: has one export done.
 //!
 //! ```text
-//! old processes gone ─► holder has the snapshot ─► plan, or what is left of it ─► workers and pg_dump ─► manifest
+//! old processes gone ─► destination is ours ─► holder has the snapshot ─► list of tables ─► plan ─► workers and pg_dump ─► manifest
 //! ```
+//!
+//! An export that goes on keeps list and plan of the first snapshot, unless nothing was read under it.
 //!
 //! It alone writes the state of the export. It ends when the export does, and then all others end.
 
@@ -13,16 +15,20 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::export::{ChunkPlan, ExportRow, ExportTable, Section};
+use super::super::encoding::own_text;
 use super::super::{catalog, compat, failpoint, latch, session, slot};
-use super::plan;
+use super::place::{foreign_file, occupied};
+use super::plan::{self, NoPlan};
 use super::process::{self, Child, Identity, ProcessKind, must};
 use super::schema::{self, Definitions, Dump};
 use super::worker::{open, writing};
 use super::{assemble, shared};
-use crate::export::destination::{Destination, Existing, StoreError};
+use crate::export::destination::{Claim, Destination, Existing, StoreError};
 use crate::export::file::write_whole;
+use crate::export::foreign::{first_foreign, is_name_of_export};
 use crate::export::manifest::MANIFEST;
 use crate::export::options::ExportOptions;
+use crate::export::verify::read_manifest;
 use crate::identity::Slot;
 use crate::lsn::Lsn;
 use crate::postgres::scan;
@@ -70,6 +76,14 @@ pub extern "C-unwind" fn dbmazz_export_leader_main(argument: pg_sys::Datum) {
 enum Stop {
     Cancelled,
     Failed(String),
+    /// It would fail again.
+    Hopeless(String),
+}
+
+/// Of a table that is gone some rows are in files, and the others nowhere.
+fn incomplete(table: &ExportTable) -> Stop {
+    let ExportTable { schema, name, .. } = table;
+    Stop::Hopeless(format!("table \"{schema}.{name}\" has been dropped before all of it was written"))
 }
 
 struct Leader {
@@ -77,6 +91,8 @@ struct Leader {
     row: ExportRow,
     options: ExportOptions,
     destination: Arc<dyn Destination>,
+    /// While it is there nobody else writes to the destination.
+    claim: Option<Claim>,
     began: Instant,
     children: Vec<Child>,
     snapshot: String,
@@ -91,6 +107,7 @@ impl Leader {
             row,
             options,
             destination,
+            claim: None,
             began: Instant::now(),
             children: Vec::new(),
             snapshot: String::new(),
@@ -104,7 +121,10 @@ impl Leader {
             self.end_children();
             self.drop_unfinished_slot();
         }
-        self.remove_unfinished();
+        if self.claim.is_some() {
+            self.remove_unfinished();
+            self.release_destination();
+        }
         let id = self.me.id;
         match result {
             Ok(()) => {
@@ -113,13 +133,18 @@ impl Leader {
                 // The holder sees that nobody leads any more.
             }
             Err(stop) => {
-                let (state, reason) = match stop {
-                    Stop::Cancelled => ("cancelled", None),
-                    Stop::Failed(reason) => ("failed", Some(reason)),
+                let (state, reason, is_hopeless) = match stop {
+                    Stop::Cancelled => ("cancelled", None, false),
+                    Stop::Failed(reason) => ("failed", Some(reason), false),
+                    Stop::Hopeless(reason) => ("failed", Some(reason), true),
                 };
+                let reason = reason.map(|reason| own_text(&reason).into_owned());
                 session::transaction(|| {
                     catalog::export::release_claims(id);
                     catalog::export::set_state(id, state, reason.as_deref());
+                    if is_hopeless {
+                        catalog::export::set_hopeless(id);
+                    }
                 });
                 log!("export {id} {state}: {}", reason.unwrap_or_else(|| "by request".to_owned()));
             }
@@ -140,8 +165,12 @@ impl Leader {
             catalog::export::release_claims(self.me.id);
             catalog::export::set_state(self.me.id, "running", None);
         });
-        self.prepare_destination();
+        self.claim_destination()?;
+        self.prepare_destination()?;
         self.take_snapshot()?;
+        if !self.row.planned {
+            self.list_tables()?;
+        }
         self.plan()?;
         failpoint::hit("export_planned");
         self.read_sequences();
@@ -159,21 +188,84 @@ impl Leader {
         Ok(())
     }
 
+    /// Keeps all others from writing there, those of other databases and servers too.
+    fn claim_destination(&mut self) -> Result<(), Stop> {
+        let claim = self.destination.lock();
+        // Who of this server has it is known by name.
+        if let Some(directory) = self.destination.identity()
+            && let Some(other) = shared::take_directory(self.me.id, self.me.database, directory)
+        {
+            let words = session::transaction(|| occupied(other, &self.row.destination));
+            return Err(Stop::Failed(words));
+        }
+        let claim = must(claim);
+        if claim.is_unguarded {
+            log!("export {}: the file system of \"{}\" has no locks", self.me.id, self.row.destination);
+        }
+        self.claim = Some(claim);
+        Ok(())
+    }
+
+    /// Nobody writes there any more. Before the end of the export is seen: who sees it may begin another one.
+    fn release_destination(&mut self) {
+        shared::update(self.me.id, self.me.database, |place| place.directory = None);
+        self.claim = None;
+    }
+
     /// An export that begins makes room for itself, if it may; one that goes on looks whether what is done is there.
-    fn prepare_destination(&mut self) {
+    fn prepare_destination(&mut self) -> Result<(), Stop> {
+        self.check_owner()?;
         must(self.destination.remove_unfinished());
         if self.row.planned {
-            return self.check_finished_chunks();
+            self.check_finished_chunks();
+        }
+        let id = self.me.id;
+        if session::transaction(|| catalog::export::has_done_chunks(id)) {
+            return Ok(());
+        }
+        let is_first_time = self.row.snapshot_lsns.is_empty();
+        session::transaction(|| catalog::export::begin_anew(id));
+        (self.row.planned, self.row.slot_name) = (false, None);
+        (self.row.pre_data, self.row.post_data) = (None, None);
+        self.make_room(is_first_time)
+    }
+
+    /// While an export was not running, another one may have taken its place.
+    fn check_owner(&self) -> Result<(), Stop> {
+        if self.row.snapshot_lsns.is_empty() || must(self.destination.size(MANIFEST)).is_none() {
+            return Ok(());
+        }
+        let Ok(manifest) = read_manifest(&*self.destination) else { return Ok(()) };
+        if manifest.export_id == self.row.id
+            && session::transaction(|| assemble::is_of_this_database(&manifest.server))
+        {
+            return Ok(());
+        }
+        let place = &self.row.destination;
+        Err(Stop::Hopeless(format!(
+            "\"{place}\" has another export by now, of database \"{}\"",
+            manifest.server.database
+        )))
+    }
+
+    /// Removes what an export has left, if need be; nothing that is somebody else's. The manifest goes first: what is incomplete
+    /// has none.
+    fn make_room(&self, is_first_time: bool) -> Result<(), Stop> {
+        let objects = must(self.destination.list(""));
+        if is_first_time && !self.options.overwrite && !objects.is_empty() {
+            return Err(Stop::Failed(format!("\"{}\" has files already", self.row.destination)));
+        }
+        if self.options.overwrite
+            && let Some(foreign) = must(first_foreign(&*self.destination, &objects))
+        {
+            return Err(Stop::Failed(foreign_file(foreign, &self.row.destination)));
         }
         must(self.destination.remove(MANIFEST));
-        if self.options.overwrite {
-            for prefix in ["data/", "schema/", "large_objects/", "blobs/"] {
-                for object in must(self.destination.list(prefix)) {
-                    must(self.destination.remove(&object.name));
-                    latch::serve_interrupts();
-                }
-            }
+        for object in objects.iter().filter(|object| is_name_of_export(&object.name)) {
+            must(self.destination.remove(&object.name));
+            latch::serve_interrupts();
         }
+        Ok(())
     }
 
     fn check_finished_chunks(&self) {
@@ -234,6 +326,31 @@ impl Leader {
         }
     }
 
+    /// Which tables there are is seen under the snapshot, as definitions and rows are.
+    fn list_tables(&self) -> Result<(), Stop> {
+        let (row, format) = (&self.row, self.options.format);
+        let (listed, families) = scan::under_snapshot(&self.snapshot, || {
+            let listed = plan::relations(row.named.as_deref(), row.owner, format);
+            (listed, row.named.as_deref().map(catalog::export::families))
+        });
+        if let (Some(named), Some(families)) = (&row.named, families) {
+            if families.is_empty() {
+                return Err(Stop::Hopeless("none of its tables is there any more".to_owned()));
+            }
+            let is_gone = |relid: &&pg_sys::Oid| !families.iter().any(|(other, _)| other == *relid);
+            for relid in named.iter().filter(is_gone) {
+                log!(
+                    "export {}: the table with OID {} has been dropped and is left out",
+                    row.id,
+                    relid.to_u32()
+                );
+            }
+        }
+        let tables = listed.map_err(|failure| Stop::Failed(failure.summary()))?;
+        session::transaction(|| catalog::export::write_tables(row.id, &tables));
+        Ok(())
+    }
+
     /// Relations without a plan get one, and those whose plan is void: their files are others, or, of those that are written
     /// already, their columns. The definitions are of one moment with the rows.
     fn plan(&mut self) -> Result<(), Stop> {
@@ -246,6 +363,7 @@ impl Leader {
             let (planned, chunks) = match planned {
                 Ok(found) => found,
                 Err(_) if is_written => continue,
+                Err(NoPlan::Dropped) if self.row.planned => return Err(incomplete(&table)),
                 Err(problem) => return Err(Stop::Failed(problem.of(&table))),
             };
             let has_same_columns = table.attnums == planned.attnums && table.columns == planned.columns;
@@ -284,12 +402,21 @@ impl Leader {
         }
     }
 
+    /// Those that the snapshot sees, where they stand by now.
     fn read_sequences(&self) {
-        let row = &self.row;
+        let (id, families) = (self.row.id, self.families());
+        let relids: Option<Vec<_>> = families.map(|them| them.into_iter().map(|(relid, _)| relid).collect());
+        let names = scan::under_snapshot(&self.snapshot, || catalog::export::sequences(relids.as_deref()));
         session::transaction(|| {
-            let sequences = catalog::export::sequences(row.id, row.whole);
-            catalog::export::set_sequences(row.id, &sequences);
+            let sequences: Vec<_> = names.into_iter().filter_map(catalog::export::standing).collect();
+            catalog::export::set_sequences(id, &sequences);
         });
+    }
+
+    /// What is named and what has to be defined with it; none when that is all of the database.
+    fn families(&self) -> Option<Vec<(pg_sys::Oid, (String, String))>> {
+        let named = self.row.named.as_deref()?;
+        Some(scan::under_snapshot(&self.snapshot, || catalog::export::families(named)))
     }
 
     /// Until all chunks and the schema are written.
@@ -340,44 +467,24 @@ impl Leader {
         }
     }
 
-    /// None when they are there already.
+    /// None when they are there already. Both sections are of one moment.
     fn start_definitions(&self) -> Option<Definitions> {
-        let sections = [
-            self.row.pre_data.is_none().then_some(Section::PreData),
-            self.row.post_data.is_none().then_some(Section::PostData),
-        ];
-        let sections: Vec<Section> = sections.into_iter().flatten().collect();
-        if sections.is_empty() {
+        if self.row.pre_data.is_some() && self.row.post_data.is_some() {
             return None;
         }
-        let names = self.names_of_tables();
-        let tables = (!self.row.whole).then_some(names.as_slice());
-        let dump = Dump { snapshot: &self.snapshot, role: self.row.owner, tables };
+        let names: Option<Vec<_>> =
+            self.families().map(|them| them.into_iter().map(|(_, name)| name).collect());
+        let dump = Dump { snapshot: &self.snapshot, role: self.row.owner, tables: names.as_deref() };
+        let sections = [Section::PreData, Section::PostData];
         Some(session::transaction(|| {
             Definitions::start(&sections, &dump, &*self.destination, writing(&self.options))
         }))
     }
 
-    /// Of all tables, and of those whose partitions or children they are.
-    fn names_of_tables(&self) -> Vec<(String, String)> {
-        session::transaction(|| {
-            let mut names = Vec::new();
-            for table in catalog::export::tables(self.me.id) {
-                for name in catalog::export::ancestors(table.relid) {
-                    if !names.contains(&name) {
-                        names.push(name);
-                    }
-                }
-                names.push((table.schema, table.name));
-            }
-            names
-        })
-    }
-
     fn take_definitions(&self, definitions: &mut Option<Definitions>) {
         let Some(left) = definitions else { return };
         for (section, file) in left.poll() {
-            session::transaction(|| catalog::export::set_section(self.me.id, section, &file));
+            session::transaction(|| catalog::export::set_section(self.me.id, section, &file, self.lsn));
         }
         if left.is_done() {
             *definitions = None;

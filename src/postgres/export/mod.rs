@@ -22,20 +22,23 @@
 //! * `process`: starting them, and how they end.
 //! * `leader`, `holder`, `worker`: the processes.
 //! * `position`: the snapshot, and where in the log it belongs.
-//! * `plan`: which tables, which chunks.
+//! * `place`: whether the destination is free.
+//! * `plan`: which tables, as of the snapshot, and which chunks.
 //! * `rows`, `send`, `toasted`: a row becomes bytes of COPY.
 //! * `schema`: pg_dump and pg_restore.
 //! * `assemble`: the manifest.
-//! * `api`: the SQL functions.
+//! * `api`, `argument`: the SQL functions.
 
 // An ErrorReport is large, and made at most once per call.
 #![allow(clippy::result_large_err)]
 
 mod api;
+mod argument;
 mod assemble;
 mod estimate;
 mod holder;
 mod leader;
+mod place;
 mod plan;
 mod position;
 mod process;

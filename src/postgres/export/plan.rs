@@ -3,10 +3,12 @@
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::super::api::failure::Failure;
-use super::super::catalog::export::{ChunkPlan, ExportTable, Kind};
+use super::super::catalog::export::{ChunkPlan, ExportTable, Kind, Unsendable};
 use super::super::catalog::{self, as_extension};
-use super::super::scan;
+use super::super::{encoding, scan};
+use super::argument;
 use super::send::Send;
+use crate::export::chunk::Format;
 use crate::export::manifest::Blobs;
 use crate::export::options::ExportOptions;
 use crate::snapshot::plan_chunks;
@@ -15,41 +17,90 @@ use crate::snapshot::plan_chunks;
 const LARGE_OBJECTS: u32 = 2995;
 pub(super) const LARGE_OBJECT_PAGES: u32 = 2613;
 
-/// The relations that are named, partitioned ones by their leaves; or all of the database. For backends.
+/// What an export has, as the active snapshot sees it: the relations that are named, partitioned ones by their leaves, or
+/// all of the database. Those that are gone are left out.
 ///
 /// # Errors
 ///
-/// When one of them cannot be exported, or not by `role`.
+/// When one of them cannot be exported, or not by `role`, or not in this format.
 pub(super) fn relations(
-    tables: Option<&[pg_sys::Oid]>,
+    named: Option<&[pg_sys::Oid]>,
     role: pg_sys::Oid,
+    format: Format,
 ) -> Result<Vec<ExportTable>, Failure> {
-    let mut found: Vec<ExportTable> = Vec::new();
-    match tables {
-        None => found = as_extension(catalog::export::whole_database),
-        Some(tables) => {
-            for relid in tables {
-                let leaves = as_extension(|| catalog::export::leaves(*relid));
-                if leaves.is_empty() && !is_partitioned(*relid) {
-                    let code = PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE;
-                    return Err(Failure::new(
-                        code,
-                        format!("relation with OID {} does not exist", relid.to_u32()),
-                    ));
-                }
-                for (table, relkind, persistence) in leaves {
-                    check_kind(&table, relkind, persistence)?;
-                    if !found.iter().any(|other| other.relid == table.relid) {
-                        found.push(table);
-                    }
-                }
-            }
+    let relids = as_extension(|| relids(named));
+    as_extension(|| check_names(&relids, named.is_none()))?;
+    let mut tables = Vec::with_capacity(relids.len());
+    for (table, relkind, persistence) in as_extension(|| catalog::export::relations(&relids)) {
+        check_kind(&table, relkind, persistence)?;
+        check_readable(&table, role)?;
+        tables.push(table);
+    }
+    if format == Format::Binary {
+        check_binary(as_extension(|| catalog::export::unsendable(&relids)))?;
+    }
+    if named.is_none() {
+        tables.extend(large_objects(role)?);
+    }
+    Ok(tables)
+}
+
+/// The numbers of these relations, without the system's own that large objects are in.
+fn relids(named: Option<&[pg_sys::Oid]>) -> Vec<pg_sys::Oid> {
+    named.map_or_else(catalog::export::whole_database, catalog::export::leaves)
+}
+
+/// What must not be rewritten while it is read: these relations, and large objects with a whole database.
+pub(super) fn to_be_locked(named: Option<&[pg_sys::Oid]>) -> Vec<pg_sys::Oid> {
+    let of_large_objects =
+        named.is_none().then(|| [LARGE_OBJECTS, LARGE_OBJECT_PAGES].map(pg_sys::Oid::from));
+    relids(named).into_iter().chain(of_large_objects.into_iter().flatten()).collect()
+}
+
+/// What is named must be there.
+///
+/// # Errors
+///
+/// When it is not, or when nothing is named: that would be an export without a row.
+pub(super) fn check_named(named: &[pg_sys::Oid]) -> Result<(), Failure> {
+    if named.is_empty() {
+        let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+        return Err(Failure::new(code, "argument \"tables\" names no table")
+            .hint("Name at least one table, or leave the argument out: NULL means the whole database."));
+    }
+    match named.iter().find(|relid| is_gone(**relid)) {
+        None => Ok(()),
+        Some(relid) => {
+            let code = PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE;
+            Err(Failure::new(code, format!("relation with OID {} does not exist", relid.to_u32())))
         }
     }
-    for table in &found {
-        check_readable(table, role)?;
+}
+
+fn is_gone(relid: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the system cache.
+    unsafe { pg_sys::get_rel_relkind(relid) == 0 }
+}
+
+/// Names become parts of files' names, of the manifest, and arguments of pg_dump, all in UTF-8.
+fn check_names(relids: &[pg_sys::Oid], whole: bool) -> Result<(), Failure> {
+    if !encoding::needs_conversion() {
+        return Ok(());
     }
-    Ok(found)
+    match catalog::export::name_beyond_ascii(relids, whole) {
+        None => Ok(()),
+        Some(name) => Err(argument::beyond_ascii(&format!("name \"{name}\""))
+            .hint("Rename it, or export other tables by naming them.")),
+    }
+}
+
+fn check_binary(problem: Option<Unsendable>) -> Result<(), Failure> {
+    let Some(Unsendable { schema, table, column, type_name }) = problem else { return Ok(()) };
+    let code = PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION;
+    let message = format!("column \"{column}\" of table \"{schema}.{table}\" has no binary form");
+    Err(Failure::new(code, message)
+        .detail(format!("Type {type_name} has no send function."))
+        .hint("Export with the option \"format\": \"csv\", which takes the texts of all types."))
 }
 
 /// What belongs to large objects, if the database has any.
@@ -57,7 +108,7 @@ pub(super) fn relations(
 /// # Errors
 ///
 /// When `role` is not a superuser: nobody else can read all of them.
-pub(super) fn large_objects(role: pg_sys::Oid) -> Result<Vec<ExportTable>, Failure> {
+fn large_objects(role: pg_sys::Oid) -> Result<Vec<ExportTable>, Failure> {
     if !as_extension(catalog::export::has_large_objects) {
         return Ok(Vec::new());
     }
@@ -83,11 +134,6 @@ pub(super) fn large_objects(role: pg_sys::Oid) -> Result<Vec<ExportTable>, Failu
     ])
 }
 
-fn is_partitioned(relid: pg_sys::Oid) -> bool {
-    // SAFETY: looks into the system cache.
-    unsafe { pg_sys::get_rel_relkind(relid) == pg_sys::RELKIND_PARTITIONED_TABLE.cast_signed() }
-}
-
 fn check_kind(table: &ExportTable, relkind: i8, persistence: i8) -> Result<(), Failure> {
     let code = PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE;
     let refuse = |what: &str| {
@@ -106,6 +152,10 @@ fn check_kind(table: &ExportTable, relkind: i8, persistence: i8) -> Result<(), F
 /// Rows are read past all checks, so these are made here.
 pub(super) fn check_readable(table: &ExportTable, role: pg_sys::Oid) -> Result<(), Failure> {
     let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
+    // A snapshot may still see it. Who opens it finds out.
+    if is_gone(table.relid) {
+        return Ok(());
+    }
     // SAFETY: looks into the system caches.
     let (is_readable, row_security) = unsafe {
         let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
@@ -139,12 +189,11 @@ impl NoPlan {
     /// The reason, about this relation.
     pub(super) fn of(&self, table: &ExportTable) -> String {
         let ExportTable { schema, name, .. } = table;
-        match self {
-            Self::Dropped => format!("table \"{schema}.{name}\" has been dropped"),
-            Self::Rewritten => format!(
-                "table \"{schema}.{name}\" was rewritten or truncated while the snapshot was taken; resume the export"
-            ),
-        }
+        let what = match self {
+            Self::Dropped => "dropped",
+            Self::Rewritten => "rewritten or truncated",
+        };
+        format!("table \"{schema}.{name}\" was {what} while the snapshot was taken; resume the export")
     }
 }
 

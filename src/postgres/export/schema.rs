@@ -41,6 +41,10 @@ const MOST_WORDS: u64 = 2_000;
 /// The children that are killed with this process: pg_dump, and pg_restore for each section.
 static CHILDREN: [AtomicI32; 3] = [AtomicI32::new(0), AtomicI32::new(0), AtomicI32::new(0)];
 
+/// Settings of the session of pg_dump.
+const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c default_transaction_deferrable=off \
+     -c default_transaction_read_only=off";
+
 /// What pg_dump is to dump.
 pub(super) struct Dump<'a> {
     /// The exported snapshot.
@@ -268,6 +272,8 @@ fn command(program: &Path) -> Command {
             command.env_remove(name);
         }
     }
+    // With settings of the database's own each statement of pg_dump's could be a transaction that waits for those of others.
+    command.env("PGOPTIONS", SETTINGS);
     // SAFETY: called between fork and exec; the one thing that is done is a system call. When the leader ends without a word,
     // the child ends too.
     unsafe {

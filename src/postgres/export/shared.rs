@@ -8,6 +8,7 @@ use pgrx::{PGRXSharedMemory, PgLwLock, pg_sys};
 
 use super::super::encoding::own_text;
 use super::super::shmem::Text;
+use crate::export::destination::Identity;
 use crate::lsn::Lsn;
 
 /// Exports that one server can run at a time.
@@ -69,6 +70,8 @@ pub(super) struct Place {
     pub(super) generation: u64,
     pub(super) helpers: [Helper; MAX_HELPERS],
     pub(super) held: Held,
+    /// The directory that is written to, once it is known.
+    pub(super) directory: Option<Identity>,
     /// Somebody wants it to stop.
     pub(super) cancel: bool,
     /// What a process ended by.
@@ -88,6 +91,7 @@ impl Default for Place {
             generation: 0,
             helpers: [Helper::default(); MAX_HELPERS],
             held: Held::default(),
+            directory: None,
             cancel: false,
             error: Text::default(),
             next_free: 0,
@@ -100,6 +104,10 @@ impl Place {
     fn is_deserted(&self) -> bool {
         let is_awaited = self.launched_at != 0 && now() - self.launched_at < PATIENCE;
         !is_awaited && self.leader_pid == 0 && self.helper_pids().next().is_none()
+    }
+
+    fn writes_to(&self, directory: Identity) -> bool {
+        self.id != 0 && self.directory == Some(directory) && !self.is_deserted()
     }
 
     /// Its processes but for the leader.
@@ -169,6 +177,26 @@ pub(super) fn all_of(database: u32) -> Vec<Place> {
 pub(super) fn update<T>(id: i64, database: u32, change: impl FnOnce(&mut Place) -> T) -> Option<T> {
     let mut exports = EXPORTS.exclusive();
     exports.places.iter_mut().find(|place| place.id == id && place.database == database).map(change)
+}
+
+/// The export that has processes which write to a directory, by its number and database.
+pub(super) fn writer_to(directory: Identity) -> Option<(i64, u32)> {
+    let exports = EXPORTS.share();
+    exports.places.iter().find(|place| place.writes_to(directory)).map(|place| (place.id, place.database))
+}
+
+/// Writes down where an export writes to, unless another one does: then that one's number and database.
+pub(super) fn take_directory(id: i64, database: u32, directory: Identity) -> Option<(i64, u32)> {
+    let mut exports = EXPORTS.exclusive();
+    let is_mine = |place: &Place| place.id == id && place.database == database;
+    let other = exports.places.iter().find(|place| place.writes_to(directory) && !is_mine(place));
+    let other = other.map(|place| (place.id, place.database));
+    if other.is_none()
+        && let Some(mine) = exports.places.iter_mut().find(|place| is_mine(place))
+    {
+        mine.directory = Some(directory);
+    }
+    other
 }
 
 /// A leader has come. Returns its generation; none when there is another leader.

@@ -3,21 +3,27 @@
 //! * [`contents`]: everything that a database has comes back.
 //! * [`damage`]: files that are not as they were written.
 //! * [`interrupted`]: cancelled, killed, out of disk, and resumed.
+//! * [`late`]: tables that come or go between the call and the snapshot.
 //! * [`load`]: beside clients that write.
 //! * [`memory`]: values of 100 MB.
+//! * [`occupied`]: what is at the destination already, and who else writes there.
 //! * [`plan`]: chunks and estimates.
 //! * [`points`]: each failpoint.
 //! * [`rights`]: who may, and where to.
+//! * [`settings`]: what a database says of its sessions, and its encoding.
 //! * [`slot`]: what goes on from an export.
 
 mod contents;
 mod damage;
 mod interrupted;
+mod late;
 mod load;
 mod memory;
+mod occupied;
 mod plan;
 pub(crate) mod points;
 mod rights;
+mod settings;
 mod slot;
 
 use std::fs;

@@ -57,6 +57,68 @@ fn an_estimate_tells_the_free_space_of_a_destination() {
 }
 
 #[test]
+fn an_estimate_of_large_values_is_near() {
+    on_a_pair(|pair| {
+        pair.source.execute(
+            "CREATE TABLE heavy (id int, v bytea); ALTER TABLE heavy ALTER v SET STORAGE EXTERNAL;
+             INSERT INTO heavy SELECT n, decode(repeat(md5(n::text), 32768), 'hex') FROM generate_series(1, 150) n;
+             CREATE TABLE mixed (id int, v bytea); ALTER TABLE mixed ALTER v SET STORAGE EXTERNAL;
+             INSERT INTO mixed SELECT n, decode(repeat(md5(n::text), CASE WHEN n % 10 = 0 THEN 65536 ELSE 1 END), 'hex')
+                 FROM generate_series(1, 500) n",
+        )?;
+        for (table, real) in [("heavy", 150 * (512 << 10)), ("mixed", 50 * (1 << 20))] {
+            let guess: f64 = pair
+                .source
+                .value(&format!("SELECT bytes_estimate FROM dbmazz_estimate_export('{{{table}}}', '{{\"compression\": \"none\"}}')"))?
+                .parse()
+                .unwrap_or(0.0);
+            let ratio = guess / f64::from(real);
+            assert!((1.0 / 1.5..1.5).contains(&ratio), "{table}: estimated {guess}, is {real}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_type_without_a_binary_form_is_refused_by_name() {
+    on_a_pair(|pair| {
+        let path = place(pair, "unsendable")?.display().to_string();
+        pair.source.execute(
+            "CREATE DOMAIN allowed AS aclitem; CREATE TYPE pairing AS (n int, a aclitem[]);
+             CREATE TABLE plain (id int, a aclitem); CREATE TABLE domains (id int, a allowed);
+             CREATE TABLE arrays (id int, a aclitem[]); CREATE TABLE composites (id int, a pairing[]);
+             CREATE TABLE fine (id int, p point[], v oidvector, r int4range, m int8multirange)",
+        )?;
+        for table in ["plain", "domains", "arrays", "composites"] {
+            for call in [
+                format!("dbmazz_export('{path}', '{{fine,{table}}}'::regclass[])"),
+                format!("* FROM dbmazz_estimate_export('{{{table}}}')"),
+            ] {
+                let error = pair.source.error_of(&format!("SELECT {call}"))?;
+                assert!(
+                    error.message().contains(&format!("column \"a\" of table \"public.{table}\"")),
+                    "{error}"
+                );
+                assert!(error.hint().is_some_and(|hint| hint.contains("\"format\": \"csv\"")), "{error}");
+            }
+        }
+        pair.source.execute("INSERT INTO plain VALUES (1, 'postgres=r/postgres')")?;
+        export(pair, path.as_ref(), &[], r#"{"format": "csv"}"#)?;
+        export(pair, format!("{path}2").as_ref(), &["fine"], "{}").map(drop)
+    });
+}
+
+#[test]
+fn an_export_of_no_tables_is_refused() {
+    on_a_pair(|pair| {
+        let path = place(pair, "nothing")?.display().to_string();
+        let error = pair.source.error_of(&format!("SELECT dbmazz_export('{path}', ARRAY[]::regclass[])"))?;
+        assert!(error.hint().is_some_and(|hint| hint.contains("NULL means the whole database")), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_table_that_cannot_be_scanned_by_ranges_is_one_chunk() {
     on_a_pair(|pair| {
         pair.source.execute(

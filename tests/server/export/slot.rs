@@ -5,8 +5,8 @@ use crate::harness::{Action, Database, Outcome, PATIENCE, Pair, Settings, wait_u
 use crate::slot_start::change_while_a_slot_begins;
 use crate::{on_a_pair, on_its_own_cluster};
 
-const HOLDER: &str = "dbmazz export holder";
-const SLOT: &str = r#"{"slot": true}"#;
+pub(super) const HOLDER: &str = "dbmazz export holder";
+pub(super) const SLOT: &str = r#"{"slot": true}"#;
 
 #[test]
 fn a_mirror_goes_on_from_an_export() {
@@ -19,7 +19,7 @@ fn a_mirror_goes_on_from_an_export() {
         let id = start(pair, &directory, &["continued"], SLOT)?;
         wait(pair, id)?;
         let manifest = manifest(&directory)?;
-        assert_eq!(manifest.slot.as_deref(), Some(format!("dbmazz_export_{id}").as_str()));
+        assert_eq!(manifest.slot, Some(slot_name(pair, id)?));
         assert_eq!(confirmed(pair, id)?, manifest.snapshot_lsn);
         pair.source.execute("INSERT INTO continued SELECT n, 'after' FROM generate_series(11, 15) n")?;
         go_on(pair, "continued", id)?;
@@ -88,15 +88,46 @@ fn go_on(pair: &mut Pair, table: &str, export: i64) -> Outcome {
     pair.wait()
 }
 
-/// Where whoever reads the slot of an export begins.
-fn confirmed(pair: &mut Pair, id: i64) -> Outcome<String> {
-    pair.source.value(&format!(
-        "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'dbmazz_export_{id}'"
-    ))
+#[test]
+fn exports_of_two_databases_have_slots_of_their_own() {
+    on_its_own_cluster(&Settings::default(), |pair| {
+        let mut other = Pair::new(pair.source.cluster())?;
+        let mut ids = Vec::new();
+        for pair in [&mut *pair, &mut other] {
+            pair.source.execute("CREATE TABLE numbered (id int PRIMARY KEY)")?;
+            let directory = place(pair, "slot")?;
+            let id = start(pair, &directory, &["numbered"], SLOT)?;
+            wait(pair, id)?;
+            assert_eq!(confirmed(pair, id)?, manifest(&directory)?.snapshot_lsn);
+            ids.push(id);
+        }
+        assert_eq!(ids[0], ids[1], "they are to have the same number");
+        other.source.execute("INSERT INTO numbered VALUES (1)")?;
+        go_on(&mut other, "numbered", ids[1])?;
+        assert_eq!(other.target.count("numbered")?, 1);
+        drop_slot(&mut other, ids[1])?;
+        drop_slot(pair, ids[0])
+    });
 }
 
-fn drop_slot(pair: &mut Pair, id: i64) -> Outcome {
-    pair.source.execute(&format!("SELECT pg_drop_replication_slot('dbmazz_export_{id}')"))
+/// Where whoever reads the slot of an export begins.
+fn confirmed(pair: &mut Pair, id: i64) -> Outcome<String> {
+    let name = slot_name(pair, id)?;
+    pair.source
+        .value(&format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{name}'"))
+}
+
+/// Numbers of exports are the database's own, names of slots are the cluster's.
+fn slot_name(pair: &mut Pair, id: i64) -> Outcome<String> {
+    let sql = format!(
+        "SELECT 'dbmazz_export_' || oid || '_{id}' FROM pg_database WHERE datname = current_database()"
+    );
+    pair.source.value(&sql)
+}
+
+pub(super) fn drop_slot(pair: &mut Pair, id: i64) -> Outcome {
+    let name = slot_name(pair, id)?;
+    pair.source.execute(&format!("SELECT pg_drop_replication_slot('{name}')"))
 }
 
 /// What was exported and what was mirrored are, together, what is there; no row is both.

@@ -108,6 +108,14 @@ pub(in crate::postgres) fn done_chunks(id: i64) -> Vec<ChunkDone> {
     )
 }
 
+/// Whether anything of an export is done.
+pub(in crate::postgres) fn has_done_chunks(id: i64) -> bool {
+    query::exists(
+        "SELECT FROM dbmazz.export_chunk WHERE export_id = $1 AND state = 'r' LIMIT 1",
+        &[id.into()],
+    )
+}
+
 /// How many chunks are not done, and how many of them nobody has claimed.
 pub(in crate::postgres) fn counts(id: i64) -> (i64, i64) {
     query::row(

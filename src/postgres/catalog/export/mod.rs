@@ -17,13 +17,14 @@ use crate::export::manifest::{File, Sequence};
 use crate::lsn::Lsn;
 
 pub(in crate::postgres) use chunk::{
-    ChunkDone, ChunkPlan, claim, complete, counts, done_chunks, has_chunks_left, release_chunk,
-    release_claims,
+    ChunkDone, ChunkPlan, claim, complete, counts, done_chunks, has_chunks_left, has_done_chunks,
+    release_chunk, release_claims,
 };
 pub(in crate::postgres) use source::{
-    ancestors, describe, has_large_objects, leaves, reltuples, sequences, server_facts, whole_database,
+    Unsendable, describe, families, has_large_objects, leaves, name_beyond_ascii, relations, reltuples,
+    sequences, server_facts, standing, unsendable, whole_database,
 };
-pub(in crate::postgres) use table::{ExportTable, Kind, insert_table, tables, write_plan};
+pub(in crate::postgres) use table::{ExportTable, Kind, tables, write_plan, write_tables};
 
 /// A row of `dbmazz.export`.
 #[derive(Clone, Debug)]
@@ -36,8 +37,8 @@ pub(in crate::postgres) struct ExportRow {
     pub(in crate::postgres) server: Option<String>,
     /// Whose rights count.
     pub(in crate::postgres) owner: pg_sys::Oid,
-    /// Whether it is of the whole database.
-    pub(in crate::postgres) whole: bool,
+    /// The relations that were named; none when it is of the whole database.
+    pub(in crate::postgres) named: Option<Vec<pg_sys::Oid>>,
     /// As they were given.
     pub(in crate::postgres) options: Value,
     /// `starting`, `running`, `done`, `failed`, `cancelled`.
@@ -50,6 +51,8 @@ pub(in crate::postgres) struct ExportRow {
     pub(in crate::postgres) pre_data: Option<File>,
     /// Likewise.
     pub(in crate::postgres) post_data: Option<File>,
+    /// The position of the snapshot that the sections were written under.
+    pub(in crate::postgres) definitions_lsn: Option<Lsn>,
     /// Where sequences stood.
     pub(in crate::postgres) sequences: Option<Vec<Sequence>>,
     /// Whether there are chunks.
@@ -63,20 +66,20 @@ pub(in crate::postgres) struct NewExport<'a> {
     pub(in crate::postgres) destination: &'a str,
     pub(in crate::postgres) server: Option<&'a str>,
     pub(in crate::postgres) owner: pg_sys::Oid,
-    pub(in crate::postgres) whole: bool,
+    pub(in crate::postgres) named: Option<&'a [pg_sys::Oid]>,
     pub(in crate::postgres) options: &'a Value,
 }
 
 /// Writes an export down. Returns its number.
 pub(in crate::postgres) fn insert(new: &NewExport<'_>) -> Option<i64> {
     query::run_returning(
-        "INSERT INTO dbmazz.export (destination, server, owner, whole, options) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO dbmazz.export (destination, server, owner, named, options) VALUES ($1, $2, $3, $4, $5)
          RETURNING export_id",
         &[
             new.destination.into(),
             new.server.into(),
             new.owner.into(),
-            new.whole.into(),
+            new.named.map(<[pg_sys::Oid]>::to_vec).into(),
             JsonB(new.options.clone()).into(),
         ],
         |row| row.must(1),
@@ -93,9 +96,10 @@ pub(in crate::postgres) fn lock(id: i64) -> Option<ExportRow> {
     query::run_returning(&format!("{SELECT} WHERE export_id = $1 FOR UPDATE"), &[id.into()], from_row)
 }
 
-const SELECT: &str = "SELECT export_id, destination, server, owner, whole, options, state, slot_name,
+const SELECT: &str = "SELECT export_id, destination, server, owner, named, options, state, slot_name,
          snapshot_lsns::pg_catalog.text[], pre_data, post_data, sequences, planned,
-         pg_catalog.to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+         pg_catalog.to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+         definitions_lsn::pg_catalog.text
      FROM dbmazz.export";
 
 fn from_row(row: &Row<'_>) -> ExportRow {
@@ -105,13 +109,14 @@ fn from_row(row: &Row<'_>) -> ExportRow {
         destination: row.must(2),
         server: row.get(3),
         owner: row.must(4),
-        whole: row.must(5),
+        named: row.get::<Vec<Option<pg_sys::Oid>>>(5).map(|named| named.into_iter().flatten().collect()),
         options: row.must::<JsonB>(6).0,
         state: row.must(7),
         slot_name: row.get(8),
         snapshot_lsns: lsns.into_iter().flatten().filter_map(|lsn| lsn.parse().ok()).collect(),
         pre_data: parsed(row, 10),
         post_data: parsed(row, 11),
+        definitions_lsn: row.get::<String>(15).and_then(|lsn| lsn.parse().ok()),
         sequences: parsed(row, 12),
         planned: row.must(13),
         started_at: row.must(14),
@@ -136,10 +141,20 @@ pub(in crate::postgres) fn other_to(destination: &str) -> Vec<i64> {
     )
 }
 
+/// Whether an export cannot go on.
+pub(in crate::postgres) fn is_hopeless(id: i64) -> bool {
+    query::exists("SELECT FROM dbmazz.export WHERE export_id = $1 AND is_hopeless", &[id.into()])
+}
+
+/// Writes down that an export has failed by something that will be in its way again.
+pub(in crate::postgres) fn set_hopeless(id: i64) {
+    query::run("UPDATE dbmazz.export SET is_hopeless = true WHERE export_id = $1", &[id.into()]);
+}
+
 /// Writes a state down.
 pub(in crate::postgres) fn set_state(id: i64, state: &str, error: Option<&str>) {
     query::run(
-        "UPDATE dbmazz.export SET state = $2, last_error = $3,
+        "UPDATE dbmazz.export SET state = $2, last_error = $3, is_hopeless = false,
              resumed_at = CASE WHEN $2 = 'starting' THEN pg_catalog.clock_timestamp() ELSE resumed_at END,
              finished_at = CASE WHEN $2 IN ('starting', 'running') THEN NULL ELSE pg_catalog.clock_timestamp() END
          WHERE export_id = $1",
@@ -166,13 +181,30 @@ pub(in crate::postgres) enum Section {
     PostData,
 }
 
-/// Writes down that a section is there.
-pub(in crate::postgres) fn set_section(id: i64, section: Section, file: &File) {
-    let sql = match section {
-        Section::PreData => "UPDATE dbmazz.export SET pre_data = $2 WHERE export_id = $1",
-        Section::PostData => "UPDATE dbmazz.export SET post_data = $2 WHERE export_id = $1",
+/// Writes down that a section is there, under which snapshot ever.
+pub(in crate::postgres) fn set_section(id: i64, section: Section, file: &File, lsn: Lsn) {
+    let column = match section {
+        Section::PreData => "pre_data",
+        Section::PostData => "post_data",
     };
-    query::run(sql, &[id.into(), json(file).into()]);
+    query::run(
+        &format!(
+            "UPDATE dbmazz.export SET {column} = $2, definitions_lsn = $3::pg_catalog.text::pg_catalog.pg_lsn
+             WHERE export_id = $1"
+        ),
+        &[id.into(), json(file).into(), lsn.to_string().into()],
+    );
+}
+
+/// Forgets all that was found out under a snapshot that nothing was read under.
+pub(in crate::postgres) fn begin_anew(id: i64) {
+    table::write_tables(id, &[]);
+    query::run(
+        "UPDATE dbmazz.export SET planned = false, slot_name = NULL, pre_data = NULL, post_data = NULL,
+             definitions_lsn = NULL, sequences = NULL
+         WHERE export_id = $1",
+        &[id.into()],
+    );
 }
 
 /// Forgets the files of definitions: a table has other columns by now than they say.
@@ -196,9 +228,12 @@ pub(in crate::postgres) fn set_planned(id: i64) {
     query::run("UPDATE dbmazz.export SET planned = true WHERE export_id = $1", &[id.into()]);
 }
 
-/// The name of the slot of an export.
+/// The name of the slot of an export of this database. Numbers of exports are the database's own, names of slots are the
+/// cluster's.
 pub(in crate::postgres) fn slot_name(id: i64) -> String {
-    format!("dbmazz_export_{id}")
+    // SAFETY: set before a backend runs its first statement or a worker its body, and not changed afterwards.
+    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    format!("dbmazz_export_{database}_{id}")
 }
 
 /// Makes a slot that begins where that of an export does. Returns that position.

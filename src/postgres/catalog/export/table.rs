@@ -62,8 +62,15 @@ impl Kind {
     }
 }
 
-/// Writes down that a relation is part of an export.
-pub(in crate::postgres) fn insert_table(id: i64, table: &ExportTable) {
+/// Writes down which relations an export has, in the place of an older list.
+pub(in crate::postgres) fn write_tables(id: i64, tables: &[ExportTable]) {
+    query::run("DELETE FROM dbmazz.export_table WHERE export_id = $1", &[id.into()]);
+    for table in tables {
+        insert_table(id, table);
+    }
+}
+
+fn insert_table(id: i64, table: &ExportTable) {
     query::run(
         "INSERT INTO dbmazz.export_table (export_id, relid, schema_name, table_name, kind)
          VALUES ($1, $2, $3, $4, $5)",

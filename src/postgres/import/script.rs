@@ -14,6 +14,9 @@ use crate::postgres::compat;
 /// Schema and name of a relation.
 pub(super) type Name = (String, String);
 
+/// What stands between settings.
+pub(super) const BETWEEN_SETTINGS: &str = ";\n";
+
 /// A statement that creates or alters something.
 #[derive(Clone, Debug)]
 pub(super) struct Statement {
@@ -32,6 +35,18 @@ pub(super) enum What {
     Schema(String),
     /// Makes a type of this name.
     Type(String),
+    /// Makes a table, ordinary or partitioned.
+    Table,
+    /// Makes a materialized view, without its rows.
+    MaterializedView,
+    /// Fills a materialized view.
+    Refresh,
+    /// Makes the table a part of the one that it is about.
+    Attach(Name),
+    /// Has a function called for rows that change.
+    Trigger(Name),
+    /// Is for these roles.
+    ForRoles(Vec<String>),
     /// Makes a sequence, or alters one.
     Sequence,
     /// Says that the sequence is a column's; the table.
@@ -68,7 +83,7 @@ pub(super) fn parse(script: &str) -> Vec<Statement> {
             if is_setting(raw.stmt, &text, &mut settings) {
                 continue;
             }
-            let settings = settings.values().cloned().collect::<Vec<String>>().join("; ");
+            let settings = settings.values().cloned().collect::<Vec<String>>().join(BETWEEN_SETTINGS);
             let (about, what) = look_at(raw.stmt);
             statements.push(Statement { text, settings, about, what });
         }
@@ -141,7 +156,7 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
     // SAFETY: the caller vouches for the node; its tag says what it is.
     unsafe {
         match (*node).type_ {
-            NodeTag::T_CreateStmt => (relation((*node.cast::<pg_sys::CreateStmt>()).relation), What::Other),
+            NodeTag::T_CreateStmt => (relation((*node.cast::<pg_sys::CreateStmt>()).relation), What::Table),
             NodeTag::T_AlterTableStmt => look_at_alter(&*node.cast()),
             NodeTag::T_IndexStmt => {
                 let index = &*node.cast::<pg_sys::IndexStmt>();
@@ -152,15 +167,29 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             }
             NodeTag::T_AlterSeqStmt => look_at_alter_sequence(&*node.cast()),
             NodeTag::T_CreateTrigStmt => {
-                (relation((*node.cast::<pg_sys::CreateTrigStmt>()).relation), What::Other)
+                let trigger = &*node.cast::<pg_sys::CreateTrigStmt>();
+                let function = match names(trigger.funcname).as_slice() {
+                    [schema, name] => What::Trigger((schema.clone(), name.clone())),
+                    _ => What::Other,
+                };
+                (relation(trigger.relation), function)
             }
             NodeTag::T_RuleStmt => (relation((*node.cast::<pg_sys::RuleStmt>()).relation), What::Other),
             NodeTag::T_CreatePolicyStmt => {
-                (relation((*node.cast::<pg_sys::CreatePolicyStmt>()).table), What::Other)
+                let policy = &*node.cast::<pg_sys::CreatePolicyStmt>();
+                let roles = cells(policy.roles).into_iter().filter_map(|it| role(it.cast())).collect();
+                (relation(policy.table), What::ForRoles(roles))
+            }
+            NodeTag::T_CreateUserMappingStmt => {
+                let user = role((*node.cast::<pg_sys::CreateUserMappingStmt>()).user);
+                (None, What::ForRoles(user.into_iter().collect()))
+            }
+            NodeTag::T_RefreshMatViewStmt => {
+                (relation((*node.cast::<pg_sys::RefreshMatViewStmt>()).relation), What::Refresh)
             }
             NodeTag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
-                (relation((*into).rel), What::Other)
+                (relation((*into).rel), What::MaterializedView)
             }
             NodeTag::T_ViewStmt => (relation((*node.cast::<pg_sys::ViewStmt>()).view), What::Other),
             NodeTag::T_CreateSchemaStmt => {
@@ -170,6 +199,7 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             NodeTag::T_CreateDomainStmt => {
                 (None, type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname))
             }
+            NodeTag::T_CreateRangeStmt => (None, type_of((*node.cast::<pg_sys::CreateRangeStmt>()).typeName)),
             NodeTag::T_CompositeTypeStmt => {
                 let name = relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar);
                 (None, What::Type(name.map(|(_, name)| name).unwrap_or_default()))
@@ -209,6 +239,10 @@ unsafe fn look_at_alter(alter: &pg_sys::AlterTableStmt) -> (Option<Name>, What) 
         }
         if alter.objtype == pg_sys::ObjectType::OBJECT_SEQUENCE {
             return (about, What::Sequence);
+        }
+        if command.subtype == Type::AT_AttachPartition && alter.objtype == pg_sys::ObjectType::OBJECT_TABLE {
+            let part = relation((*command.def.cast::<pg_sys::PartitionCmd>()).name);
+            return (about, part.map_or(What::Other, What::Attach));
         }
         if command.subtype != Type::AT_AddConstraint || (*command.def).type_ != NodeTag::T_Constraint {
             return (about, What::Other);
@@ -291,6 +325,19 @@ unsafe fn names(list: *mut pg_sys::List) -> Vec<String> {
 unsafe fn relation(range: *const pg_sys::RangeVar) -> Option<Name> {
     // SAFETY: the caller vouches.
     unsafe { range.as_ref().map(|range| (string(range.schemaname), string(range.relname))) }
+}
+
+/// The role of this name; none for PUBLIC, and for words that stand for a role.
+///
+/// # Safety
+///
+/// `role` is of a raw parse tree, or null.
+unsafe fn role(role: *const pg_sys::RoleSpec) -> Option<String> {
+    // SAFETY: the caller vouches.
+    let role = unsafe { role.as_ref() }?;
+    let is_named = role.roletype == pg_sys::RoleSpecType::ROLESPEC_CSTRING;
+    // SAFETY: the name is a string of the tree.
+    is_named.then(|| unsafe { string(role.rolename) })
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use super::copy::Exported;
 use super::options::ImportOptions;
 use super::source::Source;
 use super::table::{self, Import};
-use super::{place, plan};
+use super::{place, plan, presence};
 use crate::postgres::latch;
 
 /// Makes the plan, or sees that the one that is there still holds, and has the import running. All in one transaction of the
@@ -62,7 +62,7 @@ fn refuse_other_tables(import: &Import) {
 /// Refuses when another import fills one of the tables. One that comes to its end is given a few seconds.
 fn refuse_rival(import: &Import) {
     for attempt in 0.. {
-        let Some(rival) = table::rival(import.id) else { return };
+        let Some(rival) = presence::rival(import.id) else { return };
         if rival.is_running || attempt == MOST_GLANCES {
             let id = rival.id;
             let message = format!("import {id} is filling {}", rival.relation);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{request, table};
+use super::{presence, request, table};
 use crate::postgres::api::arguments::current_role;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::as_extension;
@@ -58,7 +58,7 @@ pub(in crate::postgres) fn wait(id: i64, deadline: Option<Instant>) -> Result<Op
             }
             _ => {}
         }
-        if as_extension(|| table::has_leader(id)) {
+        if as_extension(|| presence::has_leader(id)) {
             alone_since = None;
         } else if alone_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             let code = PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION;

@@ -12,7 +12,7 @@ use super::attempt::refuse_with;
 use super::options::ImportOptions;
 use super::plan::{self, LAST_PHASE, is_parallel};
 use super::table::{self, Import};
-use super::{begin, copy, place};
+use super::{begin, copy, place, presence};
 use crate::postgres::caught::{report_of, text_of};
 use crate::postgres::{latch, session, signal};
 
@@ -46,7 +46,7 @@ pub extern "C-unwind" fn dbmazz_import_main(argument: pg_sys::Datum) {
     session::prepare();
     let Ok(id) = BackgroundWorker::get_extra().parse() else { return };
     guarded(id, move || {
-        if session::transaction(|| table::become_leader(id)) {
+        if session::transaction(|| presence::become_leader(id)) {
             lead(database, id);
         }
     });

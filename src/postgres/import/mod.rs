@@ -24,7 +24,7 @@
 //! * [`source`], [`script`]: the export; the schema, statement by statement.
 //! * [`choice`], [`wanted`]: which tables, and which statements.
 //! * [`plan`], [`begin`], [`place`]: the steps, and whether they still hold.
-//! * [`leader`]: the process that has them done.
+//! * [`leader`], [`presence`]: the process that has them done, and which imports have processes.
 //! * [`worker`], [`statement`], [`copy`], [`references`], [`attempt`]: the processes that do them.
 
 pub(super) mod attempt;
@@ -36,6 +36,7 @@ mod leader;
 mod options;
 mod place;
 mod plan;
+mod presence;
 mod references;
 mod request;
 mod script;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::attempt::{refuse, refuse_with};
 use super::options::ImportOptions;
-use super::{leader, table};
+use super::{leader, presence, table};
 use crate::postgres::api::arguments::current_role;
 use crate::postgres::catalog::{as_extension, query};
 use crate::postgres::store::{self, Access};
@@ -38,7 +38,7 @@ fn dbmazz_import(
     let id = as_extension(|| {
         let same = (!parsed.restart).then(|| JsonB(options.0.clone()));
         let known = table::unfinished(&source, role, tables.clone(), same);
-        for id in known.iter().copied().filter(|id| is_led(*id)) {
+        if let Some(id) = known.iter().copied().find(|id| is_led(*id)) {
             refuse_while_running(id);
         }
         match known.first() {
@@ -105,13 +105,13 @@ fn is_led(id: i64) -> bool {
     let has_ended = |import: table::Import| matches!(import.state.as_str(), "failed" | "cancelled");
     if table::read(id).is_some_and(has_ended) {
         for _ in 0..100 {
-            if !table::has_leader(id) {
+            if !presence::has_leader(id) {
                 return false;
             }
             query::exists("SELECT pg_catalog.pg_sleep(0.05)", &[]);
         }
     }
-    table::has_leader(id)
+    presence::has_leader(id)
 }
 
 /// Its processes log in as the user.

@@ -195,15 +195,6 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             NodeTag::T_CreateSchemaStmt => {
                 (None, What::Schema(string((*node.cast::<pg_sys::CreateSchemaStmt>()).schemaname)))
             }
-            NodeTag::T_CreateEnumStmt => (None, type_of((*node.cast::<pg_sys::CreateEnumStmt>()).typeName)),
-            NodeTag::T_CreateDomainStmt => {
-                (None, type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname))
-            }
-            NodeTag::T_CreateRangeStmt => (None, type_of((*node.cast::<pg_sys::CreateRangeStmt>()).typeName)),
-            NodeTag::T_CompositeTypeStmt => {
-                let name = relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar);
-                (None, What::Type(name.map(|(_, name)| name).unwrap_or_default()))
-            }
             NodeTag::T_GrantStmt => {
                 let objects = cells((*node.cast::<pg_sys::GrantStmt>()).objects);
                 let first = objects.first().copied().map(|it| it.cast::<pg_sys::Node>());
@@ -217,7 +208,26 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             | NodeTag::T_AlterDefaultPrivilegesStmt
             | NodeTag::T_SecLabelStmt
             | NodeTag::T_GrantRoleStmt => (None, What::Ornament),
-            _ => (None, What::Other),
+            _ => (None, look_at_type(node)),
+        }
+    }
+}
+
+/// # Safety
+///
+/// `node` is a statement of a raw parse tree.
+unsafe fn look_at_type(node: *mut pg_sys::Node) -> What {
+    // SAFETY: the caller vouches for the node; its tag says what it is.
+    unsafe {
+        match (*node).type_ {
+            NodeTag::T_CreateEnumStmt => type_of((*node.cast::<pg_sys::CreateEnumStmt>()).typeName),
+            NodeTag::T_CreateDomainStmt => type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname),
+            NodeTag::T_CreateRangeStmt => type_of((*node.cast::<pg_sys::CreateRangeStmt>()).typeName),
+            NodeTag::T_CompositeTypeStmt => {
+                let name = relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar);
+                What::Type(name.map(|(_, name)| name).unwrap_or_default())
+            }
+            _ => What::Other,
         }
     }
 }

@@ -11,10 +11,10 @@ use pgrx::spi::quote_literal;
 use super::attempt::{attempt, refuse_with};
 use super::copy::{self, ChunkToLoad, Exported};
 use super::leader::guarded;
-use super::references;
 use super::source::unreadable;
 use super::statement::Runner;
 use super::table::{self, Ending, Import, Kind, Step};
+use super::{presence, references};
 use crate::export::checked::{CheckedFile, Stop};
 use crate::export::destination::Destination;
 use crate::export::rows::Fields;
@@ -36,7 +36,7 @@ pub extern "C-unwind" fn dbmazz_import_worker_main(argument: pg_sys::Datum) {
     // Rows come in any order, and triggers have fired where they come from.
     session::set(c"session_replication_role", c"replica");
     guarded(id, move || {
-        session::transaction(|| table::become_worker(id));
+        session::transaction(|| presence::become_worker(id));
         let import = session::transaction(|| as_extension(|| table::read(id)));
         let Some(import) = import.filter(|import| import.state == "running") else { return };
         Worker::new(import).run(phase);
@@ -71,7 +71,7 @@ impl Worker {
     /// Does a step, all of it in the transaction that is open; false when there is none.
     fn do_next(&mut self, phase: i32) -> bool {
         let id = self.import.id;
-        let step = as_extension(|| if table::has_leader(id) { table::take_step(id, phase) } else { None });
+        let step = as_extension(|| if presence::has_leader(id) { table::take_step(id, phase) } else { None });
         let Some(step) = step else { return false };
         session::report_activity(&format!(
             "import {id}: {}",

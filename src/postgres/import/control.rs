@@ -16,7 +16,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// How long an import may be without a process before it counts as interrupted: one that starts has none yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const GOES_ON: &str = "dbmazz_import with the same arguments goes on with it.";
+const GOES_ON: &str = "dbmazz_import with the same arguments, without \"restart\", goes on with it.";
 
 /// Whether there is an import of this number.
 pub(in crate::postgres) fn exists(id: i64) -> bool {

@@ -98,7 +98,7 @@ fn lead(database: pg_sys::Oid, id: i64) {
 fn end(id: i64) {
     let failures = table::failures(id);
     if !failures.is_empty() {
-        let hint = "Everything else is done. Mend it, and call dbmazz_import with the same arguments: it tries this again.";
+        let hint = "Everything else is done. Mend it, and call dbmazz_import with the same arguments, without \"restart\": it tries this again.";
         table::fail(id, &failures.join("; "), Some(hint));
         log!("import {id} has failed: {}", failures.join("; "));
         return;

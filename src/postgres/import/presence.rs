@@ -45,14 +45,16 @@ pub(super) struct Rival {
 /// A rival of an import; one that waits for its turn to start is none.
 pub(super) fn rival(id: i64) -> Option<Rival> {
     query::row(
-        "SELECT i.import_id, s.relation, i.state = 'running' FROM dbmazz.import i
-         JOIN dbmazz.import_step s ON s.import_id = i.import_id AND s.kind = 'c'
-         JOIN dbmazz.import_step o ON o.import_id = $1 AND o.kind = 'c' AND o.relation = s.relation
-         WHERE i.import_id <> $1 AND i.state <> 'starting' AND EXISTS (
-             SELECT FROM pg_catalog.pg_locks l
+        "WITH alive AS MATERIALIZED (
+             SELECT DISTINCT l.objid::bigint AS import_id FROM pg_catalog.pg_locks l
              WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-               AND (l.classid::bigint << 32 | l.objid::bigint) IN ($2 | i.import_id, $3 | i.import_id))
+               AND l.classid::bigint << 32 IN ($2, $3)),
+         own AS (SELECT DISTINCT relation FROM dbmazz.import_step WHERE import_id = $1 AND kind = 'c')
+         SELECT i.import_id, s.relation, i.state = 'running'
+         FROM alive JOIN dbmazz.import i USING (import_id)
+         JOIN dbmazz.import_step s USING (import_id) JOIN own USING (relation)
+         WHERE i.import_id <> $1 AND i.state <> 'starting' AND s.kind = 'c'
          ORDER BY i.state = 'running' DESC, i.import_id, s.relation LIMIT 1",
         &[id.into(), LEADER_KEYS.into(), WORKER_KEYS.into()],
         |row| Rival { id: row.must(1), relation: row.must(2), is_running: row.must(3) },

@@ -2,7 +2,7 @@
 //! have nothing to refer to.
 //!
 //! The query compares as the constraint does: with its operators and the referenced column's collation, whatever the search path,
-//! and with MATCH FULL a row that is NULL in part refers to nothing. Of a reference to a partitioned table there is a constraint
+//! and with MATCH FULL a row that is NULL in part refers to nothing. With PERIOD, the referenced rows together must cover it. Of a reference to a partitioned table there is a constraint
 //! for each partition besides, which no row needs to satisfy.
 
 use crate::postgres::catalog::query;
@@ -27,9 +27,14 @@ fn constraints(relation: &str) -> Vec<(String, String)> {
     query::rows(
         "SELECT pg_catalog.quote_ident(k.conname),
              pg_catalog.format(
-                 'SELECT f.* FROM ONLY %s f WHERE (%s) AND NOT EXISTS (SELECT FROM %s%s p WHERE %s)',
+                 CASE pg_catalog.to_jsonb(k) ->> 'conperiod'
+                     WHEN 'true' THEN 'SELECT f.* FROM ONLY %1$s f WHERE (%2$s) AND NOT EXISTS (
+                         SELECT FROM (SELECT p.%6$I AS period FROM %3$s%4$s p WHERE %5$s) p
+                         HAVING f.%7$I OPERATOR(pg_catalog.<@) pg_catalog.range_agg(p.period))'
+                     ELSE 'SELECT f.* FROM ONLY %1$s f WHERE (%2$s) AND NOT EXISTS (SELECT FROM %3$s%4$s p WHERE %5$s)'
+                 END,
                  k.conrelid::pg_catalog.regclass, columns.given, CASE t.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END,
-                 k.confrelid::pg_catalog.regclass, columns.equal)
+                 k.confrelid::pg_catalog.regclass, columns.equal, columns.other_last, columns.own_last)
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class t ON t.oid = k.confrelid, LATERAL (
              SELECT pg_catalog.string_agg(
                      pg_catalog.format('f.%I IS NOT NULL', a.attname),
@@ -43,7 +48,9 @@ fn constraints(relation: &str) -> Vec<(String, String)> {
                              CASE WHEN rt.typtype <> 'p' AND rt.oid <> a.atttypid THEN '::%I.%I' ELSE '' END, rn.nspname, rt.typname),
                          CASE WHEN c.oid IS NOT NULL AND a.attcollation <> r.attcollation
                              THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, c.collname) ELSE '' END),
-                     ' AND ' ORDER BY u.at) AS equal
+                     ' AND ' ORDER BY u.at) AS equal,
+                 (pg_catalog.array_agg(r.attname ORDER BY u.at DESC))[1] AS other_last,
+                 (pg_catalog.array_agg(a.attname ORDER BY u.at DESC))[1] AS own_last
              FROM ROWS FROM (
                  pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop)
              ) WITH ORDINALITY AS u (own, other, operator, at)

@@ -34,7 +34,7 @@ pub(super) enum What {
     /// Makes a schema.
     Schema(String),
     /// Makes a type of this name.
-    Type(String),
+    Type(Name),
     /// Makes a table, ordinary or partitioned.
     Table,
     /// Makes a materialized view, without its rows.
@@ -224,8 +224,7 @@ unsafe fn look_at_type(node: *mut pg_sys::Node) -> What {
             NodeTag::T_CreateDomainStmt => type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname),
             NodeTag::T_CreateRangeStmt => type_of((*node.cast::<pg_sys::CreateRangeStmt>()).typeName),
             NodeTag::T_CompositeTypeStmt => {
-                let name = relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar);
-                What::Type(name.map(|(_, name)| name).unwrap_or_default())
+                relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar).map_or(What::Other, What::Type)
             }
             _ => What::Other,
         }
@@ -312,7 +311,10 @@ unsafe fn commented(object: *mut pg_sys::Node) -> Option<Name> {
 /// `list` is a list of strings, or null.
 unsafe fn type_of(list: *mut pg_sys::List) -> What {
     // SAFETY: the caller vouches.
-    What::Type(unsafe { names(list) }.pop().unwrap_or_default())
+    match unsafe { names(list) }.as_slice() {
+        [schema, name] => What::Type((schema.clone(), name.clone())),
+        _ => What::Other,
+    }
 }
 
 /// # Safety

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::plan::{Plan, is_there, name_of};
+use super::plan::{Plan, is_there, name_of, quoted};
 use super::script::{Name, Statement, What};
 
 /// What belongs to the tables that are to be imported, and is not there.
@@ -12,16 +12,15 @@ pub(super) struct Wanted {
     /// Whose an index is.
     tables_of_indexes: HashMap<Name, Name>,
     schemas: HashSet<String>,
-    type_names: String,
+    types: HashSet<Name>,
 }
 
 impl Wanted {
     pub(super) fn new(plan: &Plan<'_>, before: &[Statement], after: &[Statement]) -> Self {
         let names = plan.tables.iter().map(|table| name_of(table)).chain(plan.partitioned.iter().cloned());
         let mut relations: HashSet<Name> = names.collect();
-        let schemas = relations.iter().map(|table| table.0.clone()).collect();
-        let columns = plan.tables.iter().flat_map(|table| &table.columns);
-        let type_names = columns.map(|column| format!("{}\n", column.type_name)).collect();
+        let types = types(plan, before);
+        let schemas = relations.iter().chain(&types).map(|name| name.0.clone()).collect();
         for statement in before {
             if let (What::SequenceOwner(table), Some(sequence)) = (&statement.what, &statement.about)
                 && relations.contains(table)
@@ -42,7 +41,7 @@ impl Wanted {
             }
         }
         let relations = (!plan.is_whole).then_some(relations);
-        Self { relations, tables_of_indexes, schemas, type_names }
+        Self { relations, tables_of_indexes, schemas, types }
     }
 
     pub(super) fn has(&self, plan: &Plan<'_>, statement: &Statement) -> bool {
@@ -67,7 +66,7 @@ impl Wanted {
         let Some(relations) = &self.relations else { return true };
         match (&statement.what, &statement.about) {
             (What::Schema(schema), _) => self.schemas.contains(schema),
-            (What::Type(name), _) => self.type_names.contains(name.as_str()),
+            (What::Type(name), _) => self.types.contains(name),
             (What::ForeignKey(target), Some(about)) => {
                 relations.contains(about) && (relations.contains(target) || is_there(target))
             }
@@ -76,4 +75,20 @@ impl Wanted {
             (_, None) => false,
         }
     }
+}
+
+/// The types of the columns, and those that they are made of: these come before them in the script.
+fn types(plan: &Plan<'_>, before: &[Statement]) -> HashSet<Name> {
+    let columns = plan.tables.iter().flat_map(|table| &table.columns);
+    let mut texts: String = columns.map(|column| format!("{}\n", column.type_name)).collect();
+    let mut types = HashSet::new();
+    for statement in before.iter().rev() {
+        if let What::Type(name) = &statement.what
+            && texts.contains(&quoted(name))
+        {
+            types.insert(name.clone());
+            texts.push_str(&statement.text);
+        }
+    }
+    types
 }

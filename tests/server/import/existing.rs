@@ -115,6 +115,13 @@ fn advice_comes_with_the_error() {
         let id = start(&mut target, &format!("'{}'", export.destination()))?;
         let failure = target.error_of(&format!("SELECT dbmazz_wait_export({id})"))?;
         assert!(failure.hint().is_some_and(|hint| hint.contains("truncate")), "{failure:?}");
+        let mut source = database();
+        source.execute("SELECT lo_create(4242)")?;
+        let export = HandExport::of(&mut source, 1)?;
+        target.execute("TRUNCATE t; SELECT lo_create(4242)")?;
+        let id = start(&mut target, &format!("'{}', options => '{{\"workers\": 2}}'", export.destination()))?;
+        let failure = target.error_of(&format!("SELECT dbmazz_wait_export({id})"))?;
+        assert!(failure.hint().is_some_and(|hint| hint.contains("large_objects")), "{failure:?}");
         Ok(())
     };
     checked(run());

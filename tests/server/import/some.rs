@@ -28,6 +28,27 @@ fn partitioned_table_comes_with_its_partitions() {
 }
 
 #[test]
+fn types_come_with_those_that_they_are_made_of() {
+    let run = || -> Outcome {
+        let (mut source, mut target) = (database(), database());
+        source.execute(
+            "CREATE SCHEMA s; CREATE SCHEMA other; CREATE TYPE other.a AS ENUM ('x');
+             CREATE DOMAIN s.\"a b\" AS integer CHECK (VALUE > 0); CREATE TYPE s.pair AS (a s.\"a b\", b s.\"a b\"[]);
+             CREATE TYPE s.span AS RANGE (subtype = s.\"a b\");
+             CREATE TABLE t (p s.pair[], r s.span); INSERT INTO t VALUES (ARRAY[(1, ARRAY[2])::s.pair], '[1,3)')",
+        )?;
+        let export = HandExport::of(&mut source, 1)?;
+        let (state, error) = import(&mut target, &format!("'{}', ARRAY['t']", export.destination()))?;
+        assert_eq!(state, "done", "{error}");
+        source.execute("DROP SCHEMA other CASCADE")?;
+        assert_eq!(digests(&mut source)?, digests(&mut target)?);
+        assert_eq!(definition(&source)?, definition(&target)?);
+        Ok(())
+    };
+    checked(run());
+}
+
+#[test]
 fn what_some_tables_need_besides_is_missed_before_their_rows() {
     let run = || -> Outcome {
         let (mut source, mut target) = (database(), database());

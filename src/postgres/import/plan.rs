@@ -335,14 +335,14 @@ fn bytes_of(table: &Table) -> i64 {
 
 /// Whether there is something that rows can be read from.
 pub(super) fn is_there(name: &Name) -> bool {
-    kind_of(name).is_some()
+    kind_of(name).is_some_and(|kind| matches!(kind, b'r' | b'p' | b'm' | b'f' | b'v'))
 }
 
-/// The `relkind` of what rows can be read from.
+/// The `relkind` of what has this name.
 fn kind_of(name: &Name) -> Option<u8> {
     query::row(
         "SELECT c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'm', 'f', 'v')",
+         WHERE n.nspname = $1 AND c.relname = $2",
         &[name.0.clone().into(), name.1.clone().into()],
         |row| row.must::<i8>(1).cast_unsigned(),
     )

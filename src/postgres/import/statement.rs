@@ -4,6 +4,7 @@
 use pgrx::prelude::*;
 
 use super::attempt::{Refusal, attempt, refuse_with};
+use super::place;
 use super::plan::{NOT_ALONE, quoted};
 use super::script::{self, What};
 use super::table::{Ending, Import, Kind, Step};
@@ -30,7 +31,7 @@ impl Runner {
         let ending = judge(&refusal, sql).unwrap_or_else(|| {
             let shown: String = sql.chars().take(200).collect();
             let message = format!("could not import the schema: {}", refusal.message);
-            let hint = if import.tables.is_some() { NOT_ALONE } else { "" };
+            let hint = hint(import, &refusal);
             refuse_with(refusal.code, message, &format!("The statement was: {shown}"), hint)
         });
         log!("import {}: passed over: {}", import.id, refusal.message);
@@ -51,6 +52,21 @@ impl Runner {
             self.missing = Some(format!("the database's own tablespace is used: {}", refusal.message));
         }
         settings.clone_into(&mut self.settings);
+    }
+}
+
+fn hint(import: &Import, refusal: &Refusal) -> &'static str {
+    match refusal.code {
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE
+        | PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION
+        | PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
+        | PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME
+            if import.tables.is_some() =>
+        {
+            NOT_ALONE
+        }
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => place::START_OVER,
+        _ => "",
     }
 }
 

@@ -14,7 +14,7 @@ use super::leader::guarded;
 use super::source::unreadable;
 use super::statement::Runner;
 use super::table::{self, Ending, Import, Kind, Step};
-use super::{presence, references};
+use super::{place, presence, references};
 use crate::export::checked::{CheckedFile, Stop};
 use crate::export::destination::Destination;
 use crate::export::rows::Fields;
@@ -183,11 +183,19 @@ fn chunk_of(step: &Step) -> ChunkToLoad {
 
 /// Raises an error when a table has rows; a partitioned one has those of its partitions.
 fn refuse_rows(relation: &str) {
-    let is_partitioned = query::exists(
-        "SELECT FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind = 'p'",
+    let kind = query::row(
+        "SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
         &[relation.into()],
+        |row| row.must::<i8>(1).cast_unsigned(),
     );
-    let only = if is_partitioned { "" } else { "ONLY " };
+    let only = match kind {
+        Some(b'p') => "",
+        Some(_) => "ONLY ",
+        None => {
+            let code = PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE;
+            refuse_with(code, format!("relation {relation} does not exist any more"), "", place::START_OVER)
+        }
+    };
     if query::exists(&format!("SELECT FROM {only}{relation} LIMIT 1"), &[]) {
         let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
         let hint = "The option {\"truncate\": true} empties the tables first.";

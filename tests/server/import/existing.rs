@@ -74,7 +74,9 @@ fn view_in_the_place_of_a_table_is_named_as_such() {
         let (mut source, mut target) = (database(), database());
         source.execute("CREATE TABLE t (id integer)")?;
         let export = HandExport::of(&mut source, 1)?;
-        target.execute("CREATE VIEW t AS SELECT 1 AS id")?;
+        target.execute("CREATE SEQUENCE t")?;
+        assert!(import(&mut target, &format!("'{}'", export.destination()))?.1.contains("public.t is there"));
+        target.execute("DROP SEQUENCE t; CREATE VIEW t AS SELECT 1 AS id")?;
         let (state, error) = import(&mut target, &format!("'{}'", export.destination()))?;
         assert!(
             state == "failed" && error.contains("public.t is there and is not a table"),

@@ -24,7 +24,8 @@ use crate::postgres::catalog::query;
 /// The last phase.
 pub(super) const LAST_PHASE: i32 = 8;
 
-const BEFORE_ROWS: i32 = 0;
+/// The phase of what must be there before the rows.
+pub(super) const BEFORE_ROWS: i32 = 0;
 const EMPTY: i32 = 1;
 /// The phase of the rows.
 pub(super) const ROWS: i32 = 2;
@@ -175,9 +176,10 @@ impl<'a> Plan<'a> {
         let [before, after] = scripts.each_ref().map(|script| {
             script.iter().filter(|statement| wanted.has(self, statement)).collect::<Vec<&Statement>>()
         });
-        for statement in before {
+        for statement in &before {
             self.add_statement(BEFORE_ROWS, statement, 0);
         }
+        self.check_functions(&before, &after);
         self.take_statements_after_rows(&after);
         for view in self.views_to_fill(scripts) {
             let name = quoted(&view);
@@ -202,30 +204,26 @@ impl<'a> Plan<'a> {
                 }
                 What::Index(_) => self.add_statement(INDEXES, statement, size),
                 What::ForeignKey(_) => self.add_statement(FOREIGN_KEYS, statement, size),
-                What::Trigger(function) => {
-                    self.check_function(statement, function);
-                    self.add_statement(AFTER_INDEXES, statement, 0);
-                }
                 _ => self.add_statement(AFTER_INDEXES, statement, 0),
             }
         }
     }
 
-    /// A trigger comes after the rows: that its function is missing is said before them.
-    fn check_function(&self, trigger: &Statement, function: &Name) {
-        let is_there = query::exists(
-            "SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-             WHERE n.nspname = $1 AND p.proname = $2",
-            &[function.0.clone().into(), function.1.clone().into()],
-        );
-        if !self.is_whole && !is_there {
-            let relation = trigger.about.as_ref().map(quoted).unwrap_or_default();
-            refuse_with(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
-                format!("function {} of a trigger of {relation} does not exist", quoted(function)),
-                "",
-                NOT_ALONE,
-            );
+    /// Triggers come after the rows: that the function of one is missing is said before them.
+    fn check_functions(&self, before: &[&Statement], after: &[&Statement]) {
+        for trigger in after {
+            let What::Trigger(function) = &trigger.what else { continue };
+            let is_created =
+                before.iter().any(|it| matches!(&it.what, What::Function(name) if name == function));
+            if !is_created && !is_function(function) {
+                let relation = trigger.about.as_ref().map(quoted).unwrap_or_default();
+                refuse_with(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                    format!("function {} of a trigger of {relation} does not exist", quoted(function)),
+                    "",
+                    NOT_ALONE,
+                );
+            }
         }
     }
 
@@ -348,8 +346,16 @@ fn kind_of(name: &Name) -> Option<u8> {
     )
 }
 
+fn is_function(name: &Name) -> bool {
+    query::exists(
+        "SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = $1 AND p.proname = $2",
+        &[name.0.clone().into(), name.1.clone().into()],
+    )
+}
+
 /// What an import of some tables does not bring.
-pub(super) const NOT_ALONE: &str = "Of an export, some tables come with what belongs to them alone. Create what else they need, or import the schema by psql or with all of the export; then the rows come with the option {\"schema\": false}.";
+pub(super) const NOT_ALONE: &str = "Tables that are not all of a database come with what belongs to them alone. Create what else they need, or import the schema by psql or with all of the export; then the rows come with the option {\"schema\": false}.";
 
 /// Sets a sequence, if it is there; of an import of some tables only when it is one of theirs.
 fn set_sequence(sequence: &Sequence, of: Option<&Vec<&Table>>) -> String {

@@ -43,6 +43,8 @@ pub(super) enum What {
     Refresh,
     /// Makes the table a part of the one that it is about.
     Attach(Name),
+    /// Makes a function of this name.
+    Function(Name),
     /// Has a function called for rows that change.
     Trigger(Name),
     /// Is for these roles.
@@ -168,11 +170,7 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             NodeTag::T_AlterSeqStmt => look_at_alter_sequence(&*node.cast()),
             NodeTag::T_CreateTrigStmt => {
                 let trigger = &*node.cast::<pg_sys::CreateTrigStmt>();
-                let function = match names(trigger.funcname).as_slice() {
-                    [schema, name] => What::Trigger((schema.clone(), name.clone())),
-                    _ => What::Other,
-                };
-                (relation(trigger.relation), function)
+                (relation(trigger.relation), qualified(trigger.funcname).map_or(What::Other, What::Trigger))
             }
             NodeTag::T_RuleStmt => (relation((*node.cast::<pg_sys::RuleStmt>()).relation), What::Other),
             NodeTag::T_CreatePolicyStmt => {
@@ -180,6 +178,11 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
                 let roles = cells(policy.roles).into_iter().filter_map(|it| role(it.cast())).collect();
                 (relation(policy.table), What::ForRoles(roles))
             }
+            NodeTag::T_CreateFunctionStmt => (
+                None,
+                qualified((*node.cast::<pg_sys::CreateFunctionStmt>()).funcname)
+                    .map_or(What::Other, What::Function),
+            ),
             NodeTag::T_CreateUserMappingStmt => {
                 let user = role((*node.cast::<pg_sys::CreateUserMappingStmt>()).user);
                 (None, What::ForRoles(user.into_iter().collect()))
@@ -311,10 +314,7 @@ unsafe fn commented(object: *mut pg_sys::Node) -> Option<Name> {
 /// `list` is a list of strings, or null.
 unsafe fn type_of(list: *mut pg_sys::List) -> What {
     // SAFETY: the caller vouches.
-    match unsafe { names(list) }.as_slice() {
-        [schema, name] => What::Type((schema.clone(), name.clone())),
-        _ => What::Other,
-    }
+    unsafe { qualified(list) }.map_or(What::Other, What::Type)
 }
 
 /// # Safety
@@ -337,6 +337,19 @@ unsafe fn names(list: *mut pg_sys::List) -> Vec<String> {
 unsafe fn relation(range: *const pg_sys::RangeVar) -> Option<Name> {
     // SAFETY: the caller vouches.
     unsafe { range.as_ref().map(|range| (string(range.schemaname), string(range.relname))) }
+}
+
+/// Schema and name of what is no relation.
+///
+/// # Safety
+///
+/// `list` is a list of strings, or null.
+unsafe fn qualified(list: *mut pg_sys::List) -> Option<Name> {
+    // SAFETY: the caller vouches.
+    match unsafe { names(list) }.as_slice() {
+        [schema, name] => Some((schema.clone(), name.clone())),
+        _ => None,
+    }
 }
 
 /// The role of this name; none for PUBLIC, and for words that stand for a role.

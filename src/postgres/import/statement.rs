@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::attempt::{Refusal, attempt, refuse_with};
 use super::place;
-use super::plan::{NOT_ALONE, quoted};
+use super::plan::{BEFORE_ROWS, NOT_ALONE, quoted};
 use super::script::{self, What};
 use super::table::{Ending, Import, Kind, Step};
 use crate::postgres::catalog::query;
@@ -31,7 +31,7 @@ impl Runner {
         let ending = judge(&refusal, sql).unwrap_or_else(|| {
             let shown: String = sql.chars().take(200).collect();
             let message = format!("could not import the schema: {}", refusal.message);
-            let hint = hint(import, &refusal);
+            let hint = hint(step, &refusal);
             refuse_with(refusal.code, message, &format!("The statement was: {shown}"), hint)
         });
         log!("import {}: passed over: {}", import.id, refusal.message);
@@ -55,13 +55,13 @@ impl Runner {
     }
 }
 
-fn hint(import: &Import, refusal: &Refusal) -> &'static str {
+fn hint(step: &Step, refusal: &Refusal) -> &'static str {
     match refusal.code {
         PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE
         | PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION
         | PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
         | PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME
-            if import.tables.is_some() =>
+            if step.phase == BEFORE_ROWS =>
         {
             NOT_ALONE
         }

@@ -1,7 +1,10 @@
 //! What has changed since an import was interrupted.
 
-use super::{checked, database, definition, digests, ended, import, keep_rows_out, start, wait_for_step};
-use crate::harness::{Database, HandExport, Outcome, PATIENCE, wait_until};
+use super::{
+    checked, database, definition, digests, ended, import, keep_rows_out, start, wait_for_step,
+    wait_until_gone,
+};
+use crate::harness::{Database, HandExport, Outcome};
 
 const TABLES: &str = "
     CREATE TABLE a (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text UNIQUE, at date DEFAULT now());
@@ -19,8 +22,7 @@ fn interrupted() -> Outcome<(Database, HandExport, Database)> {
     let id = start(&mut target, &arguments(&export, ""))?;
     wait_for_step(&mut target, &id, "kind = 'c' AND relation = 'public.a'")?;
     target.execute(&format!("SELECT dbmazz_cancel_export({id})"))?;
-    let gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'dbmazz import%' AND datname = current_database()";
-    wait_until("its processes are gone", PATIENCE, || target.is_true(gone))?;
+    wait_until_gone(&mut target)?;
     writer.execute("COMMIT")?;
     Ok((source, export, target))
 }

@@ -65,6 +65,13 @@ fn keep_rows_out(target: &Database, table: &str) -> Outcome<Database> {
     Ok(session)
 }
 
+/// Waits until no import has a process: it says how it has ended a moment before.
+fn wait_until_gone(target: &mut Database) -> Outcome {
+    let sql = "SELECT count(*) = 0 FROM pg_stat_activity
+         WHERE backend_type LIKE 'dbmazz import%' AND datname = current_database()";
+    wait_until("its processes are gone", PATIENCE, || target.is_true(sql))
+}
+
 /// Waits until a step of an import is done.
 fn wait_for_step(target: &mut Database, id: &str, what: &str) -> Outcome {
     let sql = format!(

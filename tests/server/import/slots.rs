@@ -1,6 +1,6 @@
 //! No background worker is free.
 
-use super::{checked, database_in, import};
+use super::{checked, database_in, import, wait_until_gone};
 use crate::harness::{Cluster, HandExport, Outcome, Settings};
 
 #[test]
@@ -15,6 +15,7 @@ fn import_without_a_worker_ends() {
         let timed = format!(r#"'{}', options => '{{"timeout": "2s"}}'"#, export.destination());
         let (state, error) = import(&mut target, &timed)?;
         assert!(state == "failed" && error.contains("longer than its timeout"), "{state}: {error}");
+        wait_until_gone(&mut target)?;
         let (state, error) = import(&mut target, &format!("'{}'", export.destination()))?;
         assert!(
             state == "failed" && error.contains("no slot for a background worker is free"),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{request, table};
+use super::{presence, request, table};
 use crate::postgres::api::arguments::current_role;
 use crate::postgres::api::failure::Failure;
 use crate::postgres::catalog::as_extension;
@@ -15,6 +15,8 @@ use crate::postgres::latch;
 const GLANCE: Duration = Duration::from_millis(20);
 /// How long an import may be without a process before it counts as interrupted: one that starts has none yet.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const GOES_ON: &str = "dbmazz_import with the same arguments, without \"restart\", goes on with it.";
 
 /// Whether there is an import of this number.
 pub(in crate::postgres) fn exists(id: i64) -> bool {
@@ -34,22 +36,29 @@ pub(in crate::postgres) fn wait(id: i64, deadline: Option<Instant>) -> Result<Op
     }
     let mut alone_since = None;
     loop {
-        let Some((state, reason)) = as_extension(|| table::present_state(id)) else { return Ok(None) };
-        let hint = "dbmazz_import with the same arguments goes on with it.";
-        match state.as_str() {
+        let Some(now) = as_extension(|| table::present_state(id)) else { return Ok(None) };
+        let hint = now.hint.unwrap_or_else(|| GOES_ON.to_owned());
+        match now.state.as_str() {
             "done" => return Ok(Some(true)),
             "failed" => {
                 let code = PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION;
-                let reason = reason.unwrap_or_default();
+                let reason = now.error.unwrap_or_default();
                 return Err(Failure::new(code, format!("import {id} failed: {reason}")).hint(hint));
             }
             "cancelled" => {
                 let code = PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
                 return Err(Failure::new(code, format!("import {id} was cancelled")).hint(hint));
             }
+            "replaced" => {
+                let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+                return Err(Failure::new(
+                    code,
+                    format!("import {id} was replaced by one that has started over"),
+                ));
+            }
             _ => {}
         }
-        if as_extension(|| table::has_leader(id)) {
+        if as_extension(|| presence::has_leader(id)) {
             alone_since = None;
         } else if alone_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             let code = PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION;
@@ -74,10 +83,10 @@ pub(in crate::postgres) fn cancel(id: i64) -> Result<bool, Failure> {
         let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
         return Err(Failure::new(code, format!("must be owner of import {id}")));
     }
-    if import.state == "done" {
+    if matches!(import.state.as_str(), "done" | "replaced") {
         let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-        return Err(Failure::new(code, format!("import {id} is done")));
+        return Err(Failure::new(code, format!("import {id} is {}", import.state)));
     }
-    as_extension(|| table::set_state(id, "cancelled", None));
+    as_extension(|| table::set_state(id, "cancelled"));
     Ok(true)
 }

@@ -16,7 +16,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::attempt::refuse;
+use super::attempt::{refuse, refuse_with};
+use super::place;
+use super::table::Place;
 use crate::export::blob_read::Inlined;
 use crate::export::checked::{CheckedFile, Stop};
 use crate::export::chunk::Format;
@@ -31,6 +33,8 @@ pub(super) struct Exported {
     pub(super) options: Options,
     /// The encoding of all texts.
     pub(super) encoding: String,
+    /// Digest of the manifest.
+    pub(super) manifest: String,
 }
 
 /// A file and what is in it.
@@ -47,10 +51,12 @@ pub(super) fn load(
     store: &Arc<dyn Destination>,
     exported: &Exported,
     relation: &str,
+    place: Option<Place>,
     load: &ChunkToLoad,
 ) -> u64 {
     let target = Target::look_up(relation);
     target.check_rights(relation);
+    target.check_place(relation, place);
     target.check_columns(relation, load);
     let file = CheckedFile::open(&**store, &load.chunk.file, exported.options.checksum, &Stop::default())
         .unwrap_or_else(|problem| fail(load, &problem.to_string()));
@@ -110,7 +116,7 @@ impl Target {
         );
         found.unwrap_or_else(|| {
             let code = PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE;
-            refuse(code, format!("relation {relation} does not exist"))
+            refuse_with(code, format!("relation {relation} does not exist"), "", place::START_OVER)
         })
     }
 
@@ -131,6 +137,20 @@ impl Target {
         }
         if self.is_guarded && !self.is_owned {
             deny("its triggers do not fire for imported rows, which takes its owner");
+        }
+    }
+
+    /// Rows go into the table that the first rows went into, which nobody empties any more.
+    fn check_place(&self, relation: &str, place: Option<Place>) {
+        // SAFETY: the lock that the rows take is taken a little earlier; it goes with the transaction.
+        unsafe { pg_sys::LockRelationOid(self.relid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
+        if place.is_none() || place != place::of(self.relid) {
+            refuse_with(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{relation} was truncated, rewritten or replaced since the import has begun"),
+                "",
+                place::START_OVER,
+            );
         }
     }
 

@@ -8,11 +8,12 @@ use pgrx::bgworkers::{
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::copy;
+use super::attempt::refuse_with;
 use super::options::ImportOptions;
 use super::plan::{self, LAST_PHASE, is_parallel};
 use super::table::{self, Import};
-use crate::postgres::caught::text_of;
+use super::{begin, copy, place, presence};
+use crate::postgres::caught::{report_of, text_of};
 use crate::postgres::{latch, session, signal};
 
 /// Starts the leader of an import.
@@ -45,7 +46,7 @@ pub extern "C-unwind" fn dbmazz_import_main(argument: pg_sys::Datum) {
     session::prepare();
     let Ok(id) = BackgroundWorker::get_extra().parse() else { return };
     guarded(id, move || {
-        if session::transaction(|| table::become_leader(id)) {
+        if session::transaction(|| presence::become_leader(id)) {
             lead(database, id);
         }
     });
@@ -56,6 +57,7 @@ pub(super) fn guarded(id: i64, body: impl FnOnce() + std::panic::UnwindSafe) {
     PgTryBuilder::new(body)
         .catch_others(move |error| {
             let reason = copy::with_file(&text_of(&error));
+            let hint = report_of(&error).hint().map(str::to_owned);
             // SAFETY: the process does nothing more than to write down why it ends. Locks of the code that failed are given
             // back first.
             unsafe {
@@ -63,7 +65,7 @@ pub(super) fn guarded(id: i64, body: impl FnOnce() + std::panic::UnwindSafe) {
                 pg_sys::AbortOutOfAnyTransaction();
             }
             session::transaction(|| {
-                crate::postgres::catalog::as_extension(|| table::fail(id, &reason));
+                crate::postgres::catalog::as_extension(|| table::fail(id, &reason, hint.as_deref()));
             });
             log!("import {id} has failed: {reason}");
         })
@@ -77,20 +79,34 @@ fn lead(database: pg_sys::Oid, id: i64) {
     }
     let options = ImportOptions::parse(&import.options).unwrap_or_else(|problem| error!("{problem}"));
     session::report_activity(&format!("import {id}: reading the manifest"));
-    if import.exported.is_none() {
-        session::transaction(|| plan::write_down(&import, &options));
-    }
-    session::transaction(|| table::set_state(id, "running", None));
+    session::transaction(|| begin::begin(&import, &options));
     log!("import {id} from \"{}\" has started", import.source);
     let deadline = options.timeout().map(|time| Instant::now() + time);
     for phase in 0..=LAST_PHASE {
+        if phase == plan::ROWS {
+            session::transaction(|| place::note(id));
+        }
         let workers = if is_parallel(phase) { options.workers } else { 1 };
         if !run_phase(database, &import, phase, workers, deadline) {
             return;
         }
     }
-    session::transaction(|| table::set_state(id, "done", None));
-    log!("import {id} is done");
+    session::transaction(|| end(id));
+}
+
+/// Everything has been tried. What has failed without keeping the rest from being done is why the import fails.
+fn end(id: i64) {
+    let failures = table::failures(id);
+    if !failures.is_empty() {
+        let hint = "Everything else is done. Mend it, and call dbmazz_import with the same arguments, without \"restart\": it tries this again.";
+        table::fail(id, &failures.join("; "), Some(hint));
+        log!("import {id} has failed: {}", failures.join("; "));
+        return;
+    }
+    if table::advance(id, "running", "done") {
+        place::finish(id);
+        log!("import {id} is done");
+    }
 }
 
 /// Has all steps of a phase done; false when the import does not go on.
@@ -102,6 +118,7 @@ fn run_phase(
     deadline: Option<Instant>,
 ) -> bool {
     let mut fruitless = 0;
+    let mut alone_since = None;
     loop {
         let left = session::transaction(|| table::steps_left(import.id, phase));
         if left == 0 {
@@ -111,7 +128,12 @@ fn run_phase(
         let started: Vec<_> =
             (0..workers.min(left)).map_while(|_| start_worker(database, import, phase).ok()).collect();
         if started.is_empty() {
+            if alone_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                refuse_with(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, NO_SLOT, "", SLOT_HINT);
+            }
             latch::wait(None, Duration::from_secs(1));
+        } else {
+            alone_since = None;
         }
         if !wait_for(&started, import, deadline) {
             return false;
@@ -124,6 +146,12 @@ fn run_phase(
     }
 }
 
+/// How long it waits for a slot of `max_worker_processes` when it has no worker at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NO_SLOT: &str = "no slot for a background worker is free";
+const SLOT_HINT: &str =
+    "Raise max_worker_processes and restart the server, then call dbmazz_import with the same arguments.";
+
 /// Processes that end without an error and without a step done, before the import fails.
 const MOST_FRUITLESS: u32 = 3;
 
@@ -135,10 +163,7 @@ fn wait_for(workers: &[DynamicBackgroundWorker], import: &Import, deadline: Opti
     let mut goes_on = true;
     while !workers.iter().all(gone) {
         latch::wait(None, Duration::from_millis(200));
-        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            session::transaction(|| table::fail(import.id, "the import has taken longer than its timeout"));
-        }
-        goes_on &= is_running(import.id);
+        goes_on &= is_in_time(import.id, deadline) && is_running(import.id);
         if !goes_on {
             for pid in workers.iter().filter_map(|worker| worker.pid().ok()) {
                 // SAFETY: a signal to a child that the postmaster has not missed yet.
@@ -146,7 +171,17 @@ fn wait_for(workers: &[DynamicBackgroundWorker], import: &Import, deadline: Opti
             }
         }
     }
-    goes_on && is_running(import.id)
+    goes_on && is_in_time(import.id, deadline) && is_running(import.id)
+}
+
+/// The import fails at its deadline.
+fn is_in_time(id: i64, deadline: Option<Instant>) -> bool {
+    let is_late = deadline.is_some_and(|deadline| Instant::now() > deadline);
+    if is_late {
+        let reason = "the import has taken longer than its timeout";
+        session::transaction(|| table::fail(id, reason, None));
+    }
+    !is_late
 }
 
 fn is_running(id: i64) -> bool {

@@ -18,13 +18,15 @@ pub(super) struct ImportOptions {
     pub(super) schema: bool,
     /// Whether the large objects come along.
     pub(super) large_objects: bool,
+    /// Whether one that is not done starts over instead of going on.
+    pub(super) restart: bool,
     /// How long it may take, as `10min`; none for as long as it does.
     pub(super) timeout: Option<String>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { workers: 4, truncate: false, schema: true, large_objects: true, timeout: None }
+        Self { workers: 4, truncate: false, schema: true, large_objects: true, restart: false, timeout: None }
     }
 }
 

@@ -1,39 +1,40 @@
 //! From a manifest and two scripts to steps.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
-use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
 
-use super::attempt::refuse;
+use super::attempt::refuse_with;
+use super::choice::{self, Choice};
 use super::copy::{ChunkToLoad, Exported};
 use super::options::ImportOptions;
-use super::script::{self, Name, Statement, What};
+use super::place;
+use super::script::{Name, Statement, What};
+use super::source::Source;
 use super::table::{self, Import, Kind, Step};
-use crate::export::checked::{CheckedFile, Stop};
+use super::wanted::Wanted;
 use crate::export::chunk::Format;
-use crate::export::codec::Compression;
-use crate::export::destination::Destination;
-use crate::export::manifest::{Chunk, Column, File, LargeObjects, Manifest, Sequence, Table, TableKind};
-use crate::export::verify::read_manifest;
+use crate::export::manifest::{
+    Blobs, Chunk, Column, File, LargeObjects, Manifest, Sequence, Table, TableKind,
+};
 use crate::postgres::catalog::query;
-use crate::postgres::encoding;
-use crate::postgres::store::{self, Access};
 
 /// The last phase.
-pub(super) const LAST_PHASE: i32 = 7;
+pub(super) const LAST_PHASE: i32 = 8;
 
-const BEFORE_ROWS: i32 = 0;
+/// The phase of what must be there before the rows.
+pub(super) const BEFORE_ROWS: i32 = 0;
 const EMPTY: i32 = 1;
-const ROWS: i32 = 2;
+/// The phase of the rows.
+pub(super) const ROWS: i32 = 2;
 const SEQUENCES: i32 = 3;
 const INDEXES: i32 = 4;
 const AFTER_INDEXES: i32 = 5;
 const FOREIGN_KEYS: i32 = 6;
-const LAST: i32 = LAST_PHASE;
+const LAST: i32 = 7;
+const REFRESH: i32 = LAST_PHASE;
 
 /// Whether steps of a phase do not need each other.
 pub(super) const fn is_parallel(phase: i32) -> bool {
@@ -41,71 +42,104 @@ pub(super) const fn is_parallel(phase: i32) -> bool {
 }
 
 /// Writes down the steps of an import. In a transaction of its leader; raises an error when it cannot be done.
-pub(super) fn write_down(import: &Import, options: &ImportOptions) {
-    let store = store::open(&import.source, import.server.as_deref(), import.owner, Access::Read)
-        .unwrap_or_else(|problem| problem.report());
-    let manifest = read_manifest(&*store)
-        .unwrap_or_else(|problem| error!("could not import \"{}\": {problem}", import.source));
-    let mut plan = Plan::new(&manifest, import, options);
+pub(super) fn write_down(source: &Source, import: &Import, options: &ImportOptions) {
+    let manifest = &source.manifest;
+    let is_known =
+        |name: &String| manifest.tables.iter().any(|table| choice::is_called(&name_of(table), name));
+    let asks_for_more = import.tables.iter().flatten().any(|name| !is_known(name));
+    let read = |file: &File, is_needed: bool| if is_needed { source.script(file) } else { vec![] };
+    let scripts = [
+        read(&manifest.schema.pre_data, options.schema || asks_for_more),
+        read(&manifest.schema.post_data, options.schema),
+    ];
+    let choice = match &import.tables {
+        None => Choice::all(manifest),
+        Some(names) => Choice::of(manifest, names, &scripts[0]),
+    };
+    let mut plan = Plan::new(manifest, choice, &scripts, import, options);
+    plan.check();
     if options.schema {
-        let scripts = [&manifest.schema.pre_data, &manifest.schema.post_data]
-            .map(|file| script::parse(&read_script(&store, file, &manifest)));
         plan.take_scripts(&scripts);
-    } else if let Some(missing) = plan.tables.iter().find(|table| !plan.existing.contains(&name_of(table))) {
-        let name = quoted(&name_of(missing));
-        refuse(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("relation {name} does not exist, and the schema is not to be imported"),
-        );
     }
-    plan.take_rows();
-    let exported = Exported { options: manifest.options.clone(), encoding: manifest.server.encoding.clone() };
+    plan.take_rows(&scripts[0]);
+    let exported = Exported {
+        options: manifest.options.clone(),
+        encoding: manifest.server.encoding.clone(),
+        manifest: source.digest(),
+    };
     let exported = serde_json::to_string(&exported).unwrap_or_else(|problem| error!("{problem}"));
     table::plan(import.id, &exported, &plan.steps);
 }
 
-fn read_script(store: &Arc<dyn Destination>, file: &File, manifest: &Manifest) -> String {
-    let fail = |problem: String| -> ! { unreadable(file, &problem) };
-    let mut bytes = Vec::new();
-    let checked = CheckedFile::open(&**store, file, manifest.options.checksum, &Stop::default())
-        .unwrap_or_else(|problem| fail(problem.to_string()));
-    let read = checked.content(Compression::None).and_then(|mut content| content.read_to_end(&mut bytes));
-    checked.finish().unwrap_or_else(|difference| fail(difference.to_string()));
-    read.unwrap_or_else(|problem| fail(problem.to_string()));
-    let same = manifest.server.encoding == encoding::name();
-    match String::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() || (same && !encoding::needs_conversion()) => text,
-        _ => fail(format!(
-            "it is in encoding {} and has other characters than those of ASCII, the database is in {}",
-            manifest.server.encoding,
-            encoding::name()
-        )),
-    }
-}
-
-/// Raises an error about a file of the export.
-pub(super) fn unreadable(file: &File, problem: &str) -> ! {
-    let code = PgSqlErrorCode::ERRCODE_DATA_CORRUPTED;
-    refuse(code, format!("could not read file \"{}\": {problem}", file.file))
-}
-
-struct Plan<'a> {
+/// What is decided so far.
+pub(super) struct Plan<'a> {
     manifest: &'a Manifest,
     options: &'a ImportOptions,
-    tables: Vec<&'a Table>,
+    pub(super) tables: Vec<&'a Table>,
+    /// Partitioned tables that were asked for.
+    pub(super) partitioned: HashSet<Name>,
     /// Whether all tables of the export are to be imported.
-    is_whole: bool,
-    /// Tables that are to be imported and that are there already: nothing of their definition is touched.
-    existing: HashSet<Name>,
+    pub(super) is_whole: bool,
+    /// Tables that are there, and of which kind.
+    there: HashMap<Name, u8>,
+    /// Those of them that are as they are to be: nothing of their definition is touched. Others were created by an import
+    /// that is not done.
+    pub(super) existing: HashSet<Name>,
     steps: Vec<Step>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(manifest: &'a Manifest, import: &'a Import, options: &'a ImportOptions) -> Self {
-        let tables = chosen(manifest, import.tables.as_deref());
-        let existing = tables.iter().map(|table| name_of(table)).filter(is_there).collect();
+    fn new(
+        manifest: &'a Manifest,
+        choice: Choice<'a>,
+        scripts: &[Vec<Statement>],
+        import: &Import,
+        options: &'a ImportOptions,
+    ) -> Self {
+        let Choice { tables, partitioned } = choice;
+        let created = scripts.iter().flatten().filter(|statement| statement.what == What::Table);
+        let names =
+            tables.iter().map(|table| name_of(table)).chain(created.filter_map(|it| it.about.clone()));
+        let there: HashMap<Name, u8> =
+            names.filter_map(|name| Some((name.clone(), kind_of(&name)?))).collect();
+        let unfinished = place::unfinished();
+        let existing = there.keys().filter(|name| !unfinished.contains(&quoted(name))).cloned().collect();
         let is_whole = import.tables.is_none();
-        Self { manifest, options, tables, is_whole, existing, steps: vec![] }
+        Self { manifest, options, tables, partitioned, is_whole, there, existing, steps: vec![] }
+    }
+
+    /// Raises an error about what could not go well.
+    fn check(&self) {
+        let rows = self.tables.iter().filter(|table| table.kind == TableKind::Table);
+        for table in rows {
+            let name = quoted(&name_of(table));
+            match self.there.get(&name_of(table)) {
+                Some(b'r' | b'p') => {}
+                Some(_) => refuse_with(
+                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                    format!("{name} is there and is not a table"),
+                    "",
+                    "Rename it, or leave the table out.",
+                ),
+                None if self.options.schema => {}
+                None => refuse_with(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                    format!("relation {name} does not exist, and the schema is not to be imported"),
+                    "",
+                    "Create the table, or leave the option \"schema\" out.",
+                ),
+            }
+            let options = &self.manifest.options;
+            let is_outside = table.columns.iter().any(|column| column.external);
+            if options.format == Format::Csv && options.blobs == Blobs::External && is_outside {
+                refuse_with(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("cannot import {name}: its files are CSV with values outside"),
+                    "",
+                    "Export it in the format \"binary\", or with the option {\"blobs\": \"inline\"}.",
+                );
+            }
+        }
     }
 
     fn add(&mut self, phase: i32, kind: Kind, relation: Option<String>) -> &mut Step {
@@ -120,67 +154,93 @@ impl<'a> Plan<'a> {
             settings,
             chunk: None,
             bytes: 0,
+            place: None,
         });
         self.steps.last_mut().unwrap_or_else(|| error!("a step is missing"))
     }
 
     fn add_statement(&mut self, phase: i32, statement: &Statement, bytes: i64) {
-        let step = self.add(phase, Kind::Statement, statement.about.as_ref().map(quoted));
+        let kind = match statement.what {
+            What::Table | What::MaterializedView => Kind::CreateTable,
+            _ => Kind::Statement,
+        };
+        let step = self.add(phase, kind, statement.about.as_ref().map(quoted));
         step.statement = Some(statement.text.clone());
         step.settings.clone_from(&statement.settings);
         step.bytes = bytes;
     }
 
     /// Statements of the schema, each in its phase.
-    fn take_scripts<'s>(&mut self, scripts: &'s [Vec<Statement>; 2]) {
+    fn take_scripts(&mut self, scripts: &[Vec<Statement>; 2]) {
         let wanted = Wanted::new(self, &scripts[0], &scripts[1]);
-        let sizes: HashMap<Name, i64> =
-            self.tables.iter().map(|table| (name_of(table), bytes_of(table))).collect();
-        let [before, after] = scripts;
-        let wanted_of = |script: &'s [Statement], plan: &Self| -> Vec<&'s Statement> {
-            script.iter().filter(|it| wanted.has(plan, it)).collect()
-        };
-        for statement in wanted_of(before, self) {
+        let [before, after] = scripts.each_ref().map(|script| {
+            script.iter().filter(|statement| wanted.has(self, statement)).collect::<Vec<&Statement>>()
+        });
+        for statement in &before {
             self.add_statement(BEFORE_ROWS, statement, 0);
         }
-        for statement in wanted_of(after, self) {
-            let size =
-                statement.about.as_ref().and_then(|about| sizes.get(about)).copied().unwrap_or_default();
-            match statement.what {
-                What::Index(_) => self.add_statement(INDEXES, statement, size),
-                What::ForeignKey(_) => self.add_statement(FOREIGN_KEYS, statement, size),
-                What::Ornament => self.add_statement(LAST, statement, 0),
-                _ => self.add_statement(AFTER_INDEXES, statement, 0),
-            }
-        }
-        let views = self.tables.iter().filter(|table| table.kind == TableKind::MaterializedView);
-        let views: Vec<Name> =
-            views.map(|view| name_of(view)).filter(|it| !self.existing.contains(it)).collect();
-        for view in views {
+        self.check_functions(&before, &after);
+        self.take_statements_after_rows(&after);
+        for view in self.views_to_fill(scripts) {
             let name = quoted(&view);
-            self.add(AFTER_INDEXES, Kind::Statement, Some(name.clone())).statement =
+            self.add(REFRESH, Kind::Refresh, Some(name.clone())).statement =
                 Some(format!("REFRESH MATERIALIZED VIEW {name}"));
         }
     }
 
-    /// Tables are empty or emptied, filled, and their sequences set.
-    fn take_rows(&mut self) {
-        let tables: Vec<&Table> =
-            self.tables.iter().copied().filter(|table| table.kind == TableKind::Table).collect();
-        let existing: Vec<String> = tables
-            .iter()
-            .map(|table| name_of(table))
-            .filter(|it| self.existing.contains(it))
-            .map(|it| quoted(&it))
-            .collect();
-        if self.options.truncate && !existing.is_empty() {
-            let list: Vec<String> = existing.iter().map(|name| format!("ONLY {name}")).collect();
-            self.add(EMPTY, Kind::Statement, None).statement = Some(format!("TRUNCATE {}", list.join(", ")));
-        } else {
-            for name in &existing {
-                self.add(EMPTY, Kind::MustBeEmpty, Some(name.clone()));
+    fn take_statements_after_rows(&mut self, statements: &[&Statement]) {
+        let sizes: HashMap<Name, i64> =
+            self.tables.iter().map(|table| (name_of(table), bytes_of(table))).collect();
+        // Views that need a primary key are made here; what is on them follows them.
+        let views = statements.iter().filter(|statement| statement.what == What::MaterializedView);
+        let views: HashSet<&Name> = views.filter_map(|statement| statement.about.as_ref()).collect();
+        for statement in statements {
+            let about = statement.about.as_ref();
+            let size = about.and_then(|about| sizes.get(about)).copied().unwrap_or_default();
+            match &statement.what {
+                What::Ornament => self.add_statement(LAST, statement, 0),
+                _ if about.is_some_and(|about| views.contains(about)) => {
+                    self.add_statement(AFTER_INDEXES, statement, 0);
+                }
+                What::Index(_) => self.add_statement(INDEXES, statement, size),
+                What::ForeignKey(_) => self.add_statement(FOREIGN_KEYS, statement, size),
+                _ => self.add_statement(AFTER_INDEXES, statement, 0),
             }
         }
+    }
+
+    /// Triggers come after the rows: that the function of one is missing is said before them.
+    fn check_functions(&self, before: &[&Statement], after: &[&Statement]) {
+        for trigger in after {
+            let What::Trigger(function) = &trigger.what else { continue };
+            let is_created =
+                before.iter().any(|it| matches!(&it.what, What::Function(name) if name == function));
+            if !is_created && !is_function(function) {
+                let relation = trigger.about.as_ref().map(quoted).unwrap_or_default();
+                refuse_with(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+                    format!("function {} of a trigger of {relation} does not exist", quoted(function)),
+                    "",
+                    NOT_ALONE,
+                );
+            }
+        }
+    }
+
+    /// Materialized views that have no rows yet. pg_dump creates them in an order in which each has what it reads.
+    fn views_to_fill(&self, scripts: &[Vec<Statement>]) -> Vec<Name> {
+        let known = self.tables.iter().filter(|table| table.kind == TableKind::MaterializedView);
+        let known: HashSet<Name> = known.map(|view| name_of(view)).collect();
+        let created = scripts.iter().flatten().filter(|statement| statement.what == What::MaterializedView);
+        let names = created.filter_map(|statement| statement.about.clone());
+        names.filter(|name| known.contains(name) && !self.existing.contains(name)).collect()
+    }
+
+    /// Tables are empty or emptied, filled, and their sequences set.
+    fn take_rows(&mut self, before: &[Statement]) {
+        let tables: Vec<&Table> =
+            self.tables.iter().copied().filter(|table| table.kind == TableKind::Table).collect();
+        self.take_emptiness(&tables);
         for table in &tables {
             for chunk in &table.chunks {
                 self.add_chunk(&quoted(&name_of(table)), self.manifest.options.format, &table.columns, chunk);
@@ -196,9 +256,37 @@ impl<'a> Plan<'a> {
         {
             self.take_large_objects(objects);
         }
-        for name in &existing {
-            for statement in broken_references(name) {
-                self.add(LAST, Kind::MustFindNothing, Some(name.clone())).statement = Some(statement);
+        self.take_references(&tables, before);
+    }
+
+    /// Tables that are there are emptied if that was asked for. All others must be empty, also those that are to be
+    /// created: somebody else may do that first.
+    fn take_emptiness(&mut self, tables: &[&Table]) {
+        let names: Vec<Name> = tables.iter().map(|table| name_of(table)).collect();
+        let (emptied, others): (Vec<&Name>, Vec<&Name>) =
+            names.iter().partition(|name| self.options.truncate && self.there.contains_key(*name));
+        if !emptied.is_empty() {
+            let only = |name: &&Name| if self.there.get(*name) == Some(&b'p') { "" } else { "ONLY " };
+            let list: Vec<String> =
+                emptied.iter().map(|name| format!("{}{}", only(name), quoted(name))).collect();
+            self.add(EMPTY, Kind::Statement, None).statement = Some(format!("TRUNCATE {}", list.join(", ")));
+        }
+        for name in others {
+            self.add(EMPTY, Kind::MustBeEmpty, Some(quoted(name)));
+        }
+    }
+
+    /// Foreign keys that are there before the rows: those of tables that are there, also when it is a partition that comes
+    /// to them.
+    fn take_references(&mut self, tables: &[&Table], before: &[Statement]) {
+        let attached: HashSet<Name> = before
+            .iter()
+            .filter(|statement| statement.about.as_ref().is_some_and(|whole| self.there.contains_key(whole)))
+            .filter_map(|it| if let What::Attach(part) = &it.what { Some(part.clone()) } else { None })
+            .collect();
+        for name in tables.iter().map(|table| name_of(table)) {
+            if self.there.contains_key(&name) || attached.contains(&name) {
+                self.add(LAST, Kind::References, Some(quoted(&name)));
             }
         }
     }
@@ -228,89 +316,13 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Which statements of a script are to be done.
-struct Wanted {
-    /// Relations that statements may be about; none for all.
-    relations: Option<HashSet<Name>>,
-    schemas: HashSet<String>,
-    type_names: String,
-}
-
-impl Wanted {
-    fn new(plan: &Plan<'_>, before: &[Statement], after: &[Statement]) -> Self {
-        let mut relations: HashSet<Name> = plan.tables.iter().map(|table| name_of(table)).collect();
-        let schemas = plan.tables.iter().map(|table| table.schema.clone()).collect();
-        let columns = plan.tables.iter().flat_map(|table| &table.columns);
-        let type_names = columns.map(|column| format!("{}\n", column.type_name)).collect();
-        for statement in before {
-            if let (What::SequenceOwner(table), Some(sequence)) = (&statement.what, &statement.about)
-                && relations.contains(table)
-                && !plan.existing.contains(table)
-            {
-                relations.insert(sequence.clone());
-            }
-        }
-        // `ALTER INDEX … ATTACH PARTITION` is about the index.
-        for statement in after {
-            if let (What::Index(index), Some(table)) = (&statement.what, &statement.about)
-                && relations.contains(table)
-                && !plan.existing.contains(table)
-            {
-                relations.insert((table.0.clone(), index.clone()));
-            }
-        }
-        Self { relations: (!plan.is_whole).then_some(relations), schemas, type_names }
-    }
-
-    fn has(&self, plan: &Plan<'_>, statement: &Statement) -> bool {
-        if statement.about.as_ref().is_some_and(|about| plan.existing.contains(about)) {
-            return false;
-        }
-        let Some(relations) = &self.relations else { return true };
-        match (&statement.what, &statement.about) {
-            (What::Schema(schema), _) => self.schemas.contains(schema),
-            (What::Type(name), _) => self.type_names.contains(name.as_str()),
-            (What::ForeignKey(target), Some(about)) => {
-                relations.contains(about) && (relations.contains(target) || is_there(target))
-            }
-            (_, Some(about)) => relations.contains(about),
-            (_, None) => false,
-        }
-    }
-}
-
-/// The tables that were asked for, `schema.name` or a name that only one has.
-fn chosen<'a>(manifest: &'a Manifest, names: Option<&[String]>) -> Vec<&'a Table> {
-    let Some(names) = names else { return manifest.tables.iter().collect() };
-    let mut chosen: Vec<&Table> = vec![];
-    for name in names {
-        let is_it = |table: &&Table| {
-            *name == table.name
-                || *name == format!("{}.{}", table.schema, table.name)
-                || *name == quoted(&name_of(table))
-        };
-        let found: Vec<&Table> = manifest.tables.iter().filter(is_it).collect();
-        match found.as_slice() {
-            [table] => chosen.push(table),
-            [] => refuse(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("table \"{name}\" is not part of the export"),
-            ),
-            _ => refuse(
-                PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
-                format!("table name \"{name}\" is ambiguous in the export; it must be qualified"),
-            ),
-        }
-    }
-    chosen.dedup_by_key(|table| table.oid);
-    chosen
-}
-
-fn name_of(table: &Table) -> Name {
+/// Schema and name of a table of the manifest.
+pub(super) fn name_of(table: &Table) -> Name {
     (table.schema.clone(), table.name.clone())
 }
 
-fn quoted(name: &Name) -> String {
+/// As SQL has it.
+pub(super) fn quoted(name: &Name) -> String {
     if name.0.is_empty() { quote_identifier(&name.1) } else { quote_qualified_identifier(&name.0, &name.1) }
 }
 
@@ -319,13 +331,31 @@ fn bytes_of(table: &Table) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-fn is_there(name: &Name) -> bool {
+/// Whether there is something that rows can be read from.
+pub(super) fn is_there(name: &Name) -> bool {
+    kind_of(name).is_some_and(|kind| matches!(kind, b'r' | b'p' | b'm' | b'f' | b'v'))
+}
+
+/// The `relkind` of what has this name.
+fn kind_of(name: &Name) -> Option<u8> {
+    query::row(
+        "SELECT c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2",
+        &[name.0.clone().into(), name.1.clone().into()],
+        |row| row.must::<i8>(1).cast_unsigned(),
+    )
+}
+
+fn is_function(name: &Name) -> bool {
     query::exists(
-        "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'm', 'f', 'v')",
+        "SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = $1 AND p.proname = $2",
         &[name.0.clone().into(), name.1.clone().into()],
     )
 }
+
+/// What an import of some tables does not bring.
+pub(super) const NOT_ALONE: &str = "Tables that are not all of a database come with what belongs to them alone. Create what else they need, or import the schema by psql or with all of the export; then the rows come with the option {\"schema\": false}.";
 
 /// Sets a sequence, if it is there; of an import of some tables only when it is one of theirs.
 fn set_sequence(sequence: &Sequence, of: Option<&Vec<&Table>>) -> String {
@@ -348,26 +378,6 @@ fn set_sequence(sequence: &Sequence, of: Option<&Vec<&Table>>) -> String {
         "SELECT pg_catalog.setval(s.oid::pg_catalog.regclass, {}, {}) FROM pg_catalog.pg_class s
          WHERE s.oid = pg_catalog.to_regclass({name}) AND s.relkind = 'S'{only}",
         sequence.last_value, sequence.is_called
-    )
-}
-
-/// Queries that find rows without the row that they refer to: triggers do not fire for imported rows.
-fn broken_references(relation: &str) -> Vec<String> {
-    query::rows(
-        "SELECT pg_catalog.format(
-             'SELECT %L FROM %s f WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s) LIMIT 1',
-             'foreign key ' || pg_catalog.quote_ident(k.conname), k.conrelid::pg_catalog.regclass,
-             (SELECT pg_catalog.string_agg(pg_catalog.format('f.%I IS NOT NULL', a.attname), ' AND ')
-              FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
-             k.confrelid::pg_catalog.regclass,
-             (SELECT pg_catalog.string_agg(pg_catalog.format('p.%I = f.%I', r.attname, a.attname), ' AND ')
-              FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey)) AS u (own, other)
-              JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
-              JOIN pg_catalog.pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.other))
-         FROM pg_catalog.pg_constraint k
-         WHERE k.conrelid = pg_catalog.to_regclass($1) AND k.contype = 'f' AND k.convalidated",
-        &[relation.into()],
-        |row| row.must(1),
     )
 }
 

@@ -6,9 +6,9 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, PgXactCallbackEvent, pg_sys, register_xact_callback};
 use serde_json::Value;
 
-use super::attempt::refuse;
+use super::attempt::{refuse, refuse_with};
 use super::options::ImportOptions;
-use super::{leader, table};
+use super::{leader, presence, table};
 use crate::postgres::api::arguments::current_role;
 use crate::postgres::catalog::{as_extension, query};
 use crate::postgres::store::{self, Access};
@@ -27,9 +27,8 @@ fn dbmazz_import(
         refuse(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument \"source\" must not be null");
     };
     let options = options.unwrap_or_else(|| JsonB(Value::Object(serde_json::Map::new())));
-    if let Err(problem) = ImportOptions::parse(&options.0.to_string()) {
-        refuse(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, problem);
-    }
+    let parsed = ImportOptions::parse(&options.0.to_string())
+        .unwrap_or_else(|problem| refuse(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, problem));
     let role = current_role();
     if let Err(problem) = store::open(&source, server.as_deref(), role, Access::Read) {
         problem.report();
@@ -37,21 +36,33 @@ fn dbmazz_import(
     check_login(role);
     let tables: Option<Vec<String>> = tables.map(|tables| tables.into_iter().flatten().collect());
     let id = as_extension(|| {
-        let known = table::unfinished(&source, role, tables.clone(), JsonB(options.0.clone()));
-        match known {
-            Some(id) if is_led(id) => refuse(
-                PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-                format!("import {id} of the same source is running"),
-            ),
-            Some(id) => {
-                table::set_state(id, "starting", None);
-                id
+        let same = (!parsed.restart).then(|| JsonB(options.0.clone()));
+        let known = table::unfinished(&source, role, tables.clone(), same);
+        if let Some(id) = known.iter().copied().find(|id| is_led(*id)) {
+            refuse_while_running(id);
+        }
+        match known.first() {
+            Some(id) if !parsed.restart => {
+                table::ask_again(*id);
+                *id
             }
-            None => table::insert(&source, server.as_deref(), role, tables, options),
+            _ => {
+                for id in known {
+                    table::set_state(id, "replaced");
+                }
+                table::insert(&source, server.as_deref(), role, tables, options)
+            }
         }
     });
     start_at_commit(id);
     id
+}
+
+fn refuse_while_running(id: i64) -> ! {
+    let hint =
+        format!("Wait for it with dbmazz_wait_export({id}), or stop it with dbmazz_cancel_export({id}).");
+    let message = format!("import {id} of the same source is running");
+    refuse_with(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, message, "", &hint)
 }
 
 thread_local! {
@@ -94,13 +105,13 @@ fn is_led(id: i64) -> bool {
     let has_ended = |import: table::Import| matches!(import.state.as_str(), "failed" | "cancelled");
     if table::read(id).is_some_and(has_ended) {
         for _ in 0..100 {
-            if !table::has_leader(id) {
+            if !presence::has_leader(id) {
                 return false;
             }
             query::exists("SELECT pg_catalog.pg_sleep(0.05)", &[]);
         }
     }
-    table::has_leader(id)
+    presence::has_leader(id)
 }
 
 /// Its processes log in as the user.

@@ -14,6 +14,9 @@ use crate::postgres::compat;
 /// Schema and name of a relation.
 pub(super) type Name = (String, String);
 
+/// What stands between settings.
+pub(super) const BETWEEN_SETTINGS: &str = ";\n";
+
 /// A statement that creates or alters something.
 #[derive(Clone, Debug)]
 pub(super) struct Statement {
@@ -31,7 +34,21 @@ pub(super) enum What {
     /// Makes a schema.
     Schema(String),
     /// Makes a type of this name.
-    Type(String),
+    Type(Name),
+    /// Makes a table, ordinary or partitioned.
+    Table,
+    /// Makes a materialized view, without its rows.
+    MaterializedView,
+    /// Fills a materialized view.
+    Refresh,
+    /// Makes the table a part of the one that it is about.
+    Attach(Name),
+    /// Makes a function of this name.
+    Function(Name),
+    /// Has a function called for rows that change.
+    Trigger(Name),
+    /// Is for these roles.
+    ForRoles(Vec<String>),
     /// Makes a sequence, or alters one.
     Sequence,
     /// Says that the sequence is a column's; the table.
@@ -68,7 +85,7 @@ pub(super) fn parse(script: &str) -> Vec<Statement> {
             if is_setting(raw.stmt, &text, &mut settings) {
                 continue;
             }
-            let settings = settings.values().cloned().collect::<Vec<String>>().join("; ");
+            let settings = settings.values().cloned().collect::<Vec<String>>().join(BETWEEN_SETTINGS);
             let (about, what) = look_at(raw.stmt);
             statements.push(Statement { text, settings, about, what });
         }
@@ -141,7 +158,7 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
     // SAFETY: the caller vouches for the node; its tag says what it is.
     unsafe {
         match (*node).type_ {
-            NodeTag::T_CreateStmt => (relation((*node.cast::<pg_sys::CreateStmt>()).relation), What::Other),
+            NodeTag::T_CreateStmt => (relation((*node.cast::<pg_sys::CreateStmt>()).relation), What::Table),
             NodeTag::T_AlterTableStmt => look_at_alter(&*node.cast()),
             NodeTag::T_IndexStmt => {
                 let index = &*node.cast::<pg_sys::IndexStmt>();
@@ -152,27 +169,34 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             }
             NodeTag::T_AlterSeqStmt => look_at_alter_sequence(&*node.cast()),
             NodeTag::T_CreateTrigStmt => {
-                (relation((*node.cast::<pg_sys::CreateTrigStmt>()).relation), What::Other)
+                let trigger = &*node.cast::<pg_sys::CreateTrigStmt>();
+                (relation(trigger.relation), qualified(trigger.funcname).map_or(What::Other, What::Trigger))
             }
             NodeTag::T_RuleStmt => (relation((*node.cast::<pg_sys::RuleStmt>()).relation), What::Other),
             NodeTag::T_CreatePolicyStmt => {
-                (relation((*node.cast::<pg_sys::CreatePolicyStmt>()).table), What::Other)
+                let policy = &*node.cast::<pg_sys::CreatePolicyStmt>();
+                let roles = cells(policy.roles).into_iter().filter_map(|it| role(it.cast())).collect();
+                (relation(policy.table), What::ForRoles(roles))
+            }
+            NodeTag::T_CreateFunctionStmt => (
+                None,
+                qualified((*node.cast::<pg_sys::CreateFunctionStmt>()).funcname)
+                    .map_or(What::Other, What::Function),
+            ),
+            NodeTag::T_CreateUserMappingStmt => {
+                let user = role((*node.cast::<pg_sys::CreateUserMappingStmt>()).user);
+                (None, What::ForRoles(user.into_iter().collect()))
+            }
+            NodeTag::T_RefreshMatViewStmt => {
+                (relation((*node.cast::<pg_sys::RefreshMatViewStmt>()).relation), What::Refresh)
             }
             NodeTag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
-                (relation((*into).rel), What::Other)
+                (relation((*into).rel), What::MaterializedView)
             }
             NodeTag::T_ViewStmt => (relation((*node.cast::<pg_sys::ViewStmt>()).view), What::Other),
             NodeTag::T_CreateSchemaStmt => {
                 (None, What::Schema(string((*node.cast::<pg_sys::CreateSchemaStmt>()).schemaname)))
-            }
-            NodeTag::T_CreateEnumStmt => (None, type_of((*node.cast::<pg_sys::CreateEnumStmt>()).typeName)),
-            NodeTag::T_CreateDomainStmt => {
-                (None, type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname))
-            }
-            NodeTag::T_CompositeTypeStmt => {
-                let name = relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar);
-                (None, What::Type(name.map(|(_, name)| name).unwrap_or_default()))
             }
             NodeTag::T_GrantStmt => {
                 let objects = cells((*node.cast::<pg_sys::GrantStmt>()).objects);
@@ -187,7 +211,25 @@ unsafe fn look_at(node: *mut pg_sys::Node) -> (Option<Name>, What) {
             | NodeTag::T_AlterDefaultPrivilegesStmt
             | NodeTag::T_SecLabelStmt
             | NodeTag::T_GrantRoleStmt => (None, What::Ornament),
-            _ => (None, What::Other),
+            _ => (None, look_at_type(node)),
+        }
+    }
+}
+
+/// # Safety
+///
+/// `node` is a statement of a raw parse tree.
+unsafe fn look_at_type(node: *mut pg_sys::Node) -> What {
+    // SAFETY: the caller vouches for the node; its tag says what it is.
+    unsafe {
+        match (*node).type_ {
+            NodeTag::T_CreateEnumStmt => type_of((*node.cast::<pg_sys::CreateEnumStmt>()).typeName),
+            NodeTag::T_CreateDomainStmt => type_of((*node.cast::<pg_sys::CreateDomainStmt>()).domainname),
+            NodeTag::T_CreateRangeStmt => type_of((*node.cast::<pg_sys::CreateRangeStmt>()).typeName),
+            NodeTag::T_CompositeTypeStmt => {
+                relation((*node.cast::<pg_sys::CompositeTypeStmt>()).typevar).map_or(What::Other, What::Type)
+            }
+            _ => What::Other,
         }
     }
 }
@@ -209,6 +251,10 @@ unsafe fn look_at_alter(alter: &pg_sys::AlterTableStmt) -> (Option<Name>, What) 
         }
         if alter.objtype == pg_sys::ObjectType::OBJECT_SEQUENCE {
             return (about, What::Sequence);
+        }
+        if command.subtype == Type::AT_AttachPartition && alter.objtype == pg_sys::ObjectType::OBJECT_TABLE {
+            let part = relation((*command.def.cast::<pg_sys::PartitionCmd>()).name);
+            return (about, part.map_or(What::Other, What::Attach));
         }
         if command.subtype != Type::AT_AddConstraint || (*command.def).type_ != NodeTag::T_Constraint {
             return (about, What::Other);
@@ -268,7 +314,7 @@ unsafe fn commented(object: *mut pg_sys::Node) -> Option<Name> {
 /// `list` is a list of strings, or null.
 unsafe fn type_of(list: *mut pg_sys::List) -> What {
     // SAFETY: the caller vouches.
-    What::Type(unsafe { names(list) }.pop().unwrap_or_default())
+    unsafe { qualified(list) }.map_or(What::Other, What::Type)
 }
 
 /// # Safety
@@ -291,6 +337,32 @@ unsafe fn names(list: *mut pg_sys::List) -> Vec<String> {
 unsafe fn relation(range: *const pg_sys::RangeVar) -> Option<Name> {
     // SAFETY: the caller vouches.
     unsafe { range.as_ref().map(|range| (string(range.schemaname), string(range.relname))) }
+}
+
+/// Schema and name of what is no relation.
+///
+/// # Safety
+///
+/// `list` is a list of strings, or null.
+unsafe fn qualified(list: *mut pg_sys::List) -> Option<Name> {
+    // SAFETY: the caller vouches.
+    match unsafe { names(list) }.as_slice() {
+        [schema, name] => Some((schema.clone(), name.clone())),
+        _ => None,
+    }
+}
+
+/// The role of this name; none for PUBLIC, and for words that stand for a role.
+///
+/// # Safety
+///
+/// `role` is of a raw parse tree, or null.
+unsafe fn role(role: *const pg_sys::RoleSpec) -> Option<String> {
+    // SAFETY: the caller vouches.
+    let role = unsafe { role.as_ref() }?;
+    let is_named = role.roletype == pg_sys::RoleSpecType::ROLESPEC_CSTRING;
+    // SAFETY: the name is a string of the tree.
+    is_named.then(|| unsafe { string(role.rolename) })
 }
 
 /// # Safety

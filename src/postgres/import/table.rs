@@ -2,7 +2,6 @@
 //!
 //! Plain statements; the caller has the rights of the extension (`catalog::as_extension`).
 
-use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
 use crate::postgres::catalog::query;
@@ -34,25 +33,54 @@ pub(super) struct Step {
     /// A `copy::ChunkToLoad`.
     pub(super) chunk: Option<String>,
     pub(super) bytes: i64,
+    /// The table that rows go into, as it was when the first rows came; none for other steps, and in a plan.
+    pub(super) place: Option<Place>,
+}
+
+/// A table as it is: another one when it was dropped and made again, truncated, or rewritten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Place {
+    pub(super) relid: pg_sys::Oid,
+    pub(super) filenode: pg_sys::Oid,
+}
+
+/// How a step has ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Ending {
+    /// It is done, and has brought so many rows.
+    Done(u64),
+    /// It is done, but not quite as the export has it; the reason.
+    Otherwise(String),
+    /// Nothing could or had to be done; the reason.
+    PassedOver(String),
+    /// It could not be done, which keeps no other step from being done: the import says so at its end. The reason.
+    Failed(String),
 }
 
 /// How a step is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Statement,
+    /// A statement that creates a table, or a materialized view.
+    CreateTable,
     Chunk,
     MustBeEmpty,
     LargeObjects,
-    MustFindNothing,
+    /// Foreign keys that were there before the rows must hold.
+    References,
+    /// A materialized view is filled.
+    Refresh,
 }
 
 impl Kind {
-    const LETTERS: [(u8, Self); 5] = [
+    const LETTERS: [(u8, Self); 7] = [
         (b's', Self::Statement),
+        (b't', Self::CreateTable),
         (b'c', Self::Chunk),
         (b'e', Self::MustBeEmpty),
         (b'l', Self::LargeObjects),
-        (b'v', Self::MustFindNothing),
+        (b'v', Self::References),
+        (b'm', Self::Refresh),
     ];
 
     fn letter(self) -> i8 {
@@ -85,17 +113,19 @@ pub(super) fn insert(
     .unwrap_or_default()
 }
 
-/// The last import that was asked for in the same way and is not done.
+/// Imports of the same tables of a source that are not done, as of now; the first is the one to go on with: one that has a
+/// plan rather than one that was refused before it had. Without options, those with any.
 pub(super) fn unfinished(
     source: &str,
     owner: pg_sys::Oid,
     tables: Option<Vec<String>>,
-    options: JsonB,
-) -> Option<i64> {
-    query::row(
+    options: Option<JsonB>,
+) -> Vec<i64> {
+    query::rows(
         "SELECT import_id FROM dbmazz.import
-         WHERE source = $1 AND owner = $2 AND tables IS NOT DISTINCT FROM $3 AND options = $4 AND state <> 'done'
-         ORDER BY import_id DESC LIMIT 1",
+         WHERE source = $1 AND owner = $2 AND tables IS NOT DISTINCT FROM $3
+           AND ($4 IS NULL OR options - 'restart' = $4 - 'restart') AND state NOT IN ('done', 'replaced')
+         ORDER BY exported IS NULL, import_id DESC",
         &[source.into(), owner.into(), tables.into(), options.into()],
         |row| row.must(1),
     )
@@ -117,31 +147,61 @@ pub(super) fn read(id: i64) -> Option<Import> {
     })
 }
 
-/// State and last error as of now, also in a transaction that sees the past.
-pub(super) fn present_state(id: i64) -> Option<(String, Option<String>)> {
+/// The state of an import, why it is in it, and what mends that.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) state: String,
+    pub(super) error: Option<String>,
+    pub(super) hint: Option<String>,
+}
+
+/// The state as of now, also in a transaction that sees the past.
+pub(super) fn present_state(id: i64) -> Option<State> {
     query::latest_row(
-        "SELECT state, last_error FROM dbmazz.import WHERE import_id = $1",
+        "SELECT state, last_error, last_hint FROM dbmazz.import WHERE import_id = $1",
         &[id.into()],
-        |row| (row.must(1), row.get(2)),
+        |row| State { state: row.must(1), error: row.get(2), hint: row.get(3) },
     )
 }
 
-/// The state of an import, and why it is in it.
-pub(super) fn set_state(id: i64, state: &str, reason: Option<&str>) {
+/// An import comes into another state.
+pub(super) fn set_state(id: i64, state: &str) {
     query::run(
-        "UPDATE dbmazz.import SET state = $2, last_error = $3,
+        "UPDATE dbmazz.import SET state = $2, last_error = NULL, last_hint = NULL,
              finished_at = CASE WHEN $2 IN ('starting', 'running') THEN NULL ELSE pg_catalog.clock_timestamp() END
          WHERE import_id = $1",
-        &[id.into(), state.into(), reason.into()],
+        &[id.into(), state.into()],
     );
 }
 
-/// The import fails, unless it has failed or was cancelled already: the first reason stays.
-pub(super) fn fail(id: i64, reason: &str) {
+/// An import is to go on. One that is about to start does anyway, and is left alone: its leader may do so at this moment.
+pub(super) fn ask_again(id: i64) {
     query::run(
-        "UPDATE dbmazz.import SET state = 'failed', last_error = $2, finished_at = pg_catalog.clock_timestamp()
+        "UPDATE dbmazz.import SET state = 'starting', last_error = NULL, last_hint = NULL, finished_at = NULL
+         WHERE import_id = $1 AND state NOT IN ('starting', 'done')",
+        &[id.into()],
+    );
+}
+
+/// An import goes from one state to the next; false when it is in another one, because it was cancelled or replaced.
+pub(super) fn advance(id: i64, from: &str, to: &str) -> bool {
+    let advanced = query::run_returning(
+        "UPDATE dbmazz.import SET state = $3,
+             finished_at = CASE WHEN $3 = 'done' THEN pg_catalog.clock_timestamp() END
+         WHERE import_id = $1 AND state = $2 RETURNING true",
+        &[id.into(), from.into(), to.into()],
+        |_| (),
+    );
+    advanced.is_some()
+}
+
+/// The import fails, unless it has failed or was cancelled already: the first reason stays.
+pub(super) fn fail(id: i64, reason: &str, hint: Option<&str>) {
+    query::run(
+        "UPDATE dbmazz.import SET state = 'failed', last_error = $2, last_hint = $3,
+             finished_at = pg_catalog.clock_timestamp()
          WHERE import_id = $1 AND state IN ('starting', 'running')",
-        &[id.into(), reason.into()],
+        &[id.into(), reason.into(), hint.into()],
     );
 }
 
@@ -175,7 +235,8 @@ pub(super) fn plan(id: i64, exported: &str, steps: &[Step]) {
 /// go on.
 pub(super) fn take_step(id: i64, phase: i32) -> Option<Step> {
     query::run_returning(
-        "SELECT s.step, s.phase, s.kind, s.relation, s.statement, s.settings, s.chunk::pg_catalog.text, s.bytes
+        "SELECT s.step, s.phase, s.kind, s.relation, s.statement, s.settings, s.chunk::pg_catalog.text, s.bytes,
+             s.relid, s.filenode
          FROM dbmazz.import_step s JOIN dbmazz.import i USING (import_id)
          WHERE s.import_id = $1 AND s.phase = $2 AND s.state = 'i' AND i.state = 'running'
          ORDER BY s.bytes DESC, s.step LIMIT 1 FOR UPDATE OF s SKIP LOCKED",
@@ -189,18 +250,50 @@ pub(super) fn take_step(id: i64, phase: i32) -> Option<Step> {
             settings: row.must(6),
             chunk: row.get(7),
             bytes: row.must(8),
+            place: row.get(9).zip(row.get(10)).map(|(relid, filenode)| Place { relid, filenode }),
         },
     )
 }
 
-/// A step is done, in the transaction that does it.
-pub(super) fn complete(id: i64, step: i32, rows: u64, note: Option<&str>) {
+/// A step has ended, in the transaction that does it. Of a table that it has created it is written down which one.
+pub(super) fn complete(id: i64, step: i32, ending: &Ending) {
+    let (state, rows, note) = match ending {
+        Ending::Done(rows) => ("r", *rows, None),
+        Ending::Otherwise(reason) | Ending::PassedOver(reason) => ("r", 0, Some(reason)),
+        Ending::Failed(reason) => ("f", 0, Some(reason)),
+    };
+    let has_created = matches!(ending, Ending::Done(_) | Ending::Otherwise(_));
     query::run(
-        "UPDATE dbmazz.import_step SET state = 'r', rows_done = $3, note = $4,
+        "UPDATE dbmazz.import_step SET state = $3::\"char\", rows_done = $4, note = $5,
+             relid = CASE WHEN kind = 't' AND $6 THEN pg_catalog.to_regclass(relation) ELSE relid END,
              done_at = pg_catalog.clock_timestamp()
          WHERE import_id = $1 AND step = $2",
-        &[id.into(), step.into(), rows.cast_signed().into(), note.into()],
+        &[
+            id.into(),
+            step.into(),
+            state.into(),
+            rows.cast_signed().into(),
+            note.cloned().into(),
+            has_created.into(),
+        ],
     );
+}
+
+/// Steps that have failed are tried again.
+pub(super) fn retry_failed_steps(id: i64) {
+    query::run(
+        "UPDATE dbmazz.import_step SET state = 'i', note = NULL WHERE import_id = $1 AND state = 'f'",
+        &[id.into()],
+    );
+}
+
+/// Why steps have failed that keep no others from being done.
+pub(super) fn failures(id: i64) -> Vec<String> {
+    query::rows(
+        "SELECT note FROM dbmazz.import_step WHERE import_id = $1 AND state = 'f' ORDER BY phase, step",
+        &[id.into()],
+        |row| row.must(1),
+    )
 }
 
 /// How many steps of a phase are left.
@@ -211,26 +304,4 @@ pub(super) fn steps_left(id: i64, phase: i32) -> usize {
         |row| row.must::<i64>(1),
     );
     usize::try_from(count.unwrap_or_default()).unwrap_or(usize::MAX)
-}
-
-/// Takes the lock that says that an import has a leader, until the process ends; false when another one has it.
-pub(super) fn become_leader(id: i64) -> bool {
-    query::row("SELECT pg_catalog.pg_try_advisory_lock($1)", &[lock_key(id)], |row| row.must(1))
-        .unwrap_or_default()
-}
-
-/// Whether an import has a leader.
-pub(super) fn has_leader(id: i64) -> bool {
-    query::exists(
-        "SELECT FROM pg_catalog.pg_locks l
-         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-           AND (l.classid::bigint << 32 | l.objid::bigint) = $1",
-        &[lock_key(id)],
-    )
-}
-
-/// Numbers of imports are small; the upper half keeps them apart from what applications lock.
-fn lock_key(id: i64) -> DatumWithOid<'static> {
-    (0x0064_626d_0000_0000_i64 | id).into()
 }

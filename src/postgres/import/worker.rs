@@ -8,11 +8,13 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use super::attempt::{Refusal, attempt, refuse, refuse_with};
+use super::attempt::{attempt, refuse_with};
 use super::copy::{self, ChunkToLoad, Exported};
 use super::leader::guarded;
-use super::plan;
-use super::table::{self, Import, Kind, Step};
+use super::source::unreadable;
+use super::statement::Runner;
+use super::table::{self, Ending, Import, Kind, Step};
+use super::{place, presence, references};
 use crate::export::checked::{CheckedFile, Stop};
 use crate::export::destination::Destination;
 use crate::export::rows::Fields;
@@ -34,6 +36,7 @@ pub extern "C-unwind" fn dbmazz_import_worker_main(argument: pg_sys::Datum) {
     // Rows come in any order, and triggers have fired where they come from.
     session::set(c"session_replication_role", c"replica");
     guarded(id, move || {
+        session::transaction(|| presence::become_worker(id));
         let import = session::transaction(|| as_extension(|| table::read(id)));
         let Some(import) = import.filter(|import| import.state == "running") else { return };
         Worker::new(import).run(phase);
@@ -44,8 +47,7 @@ struct Worker {
     import: Import,
     exported: Exported,
     store: Arc<dyn Destination>,
-    /// Of the last statement.
-    settings: String,
+    statements: Runner,
 }
 
 impl Worker {
@@ -59,7 +61,7 @@ impl Worker {
             store::open(&import.source, import.server.as_deref(), import.owner, Access::Read)
                 .unwrap_or_else(|problem| problem.report())
         });
-        Self { import, exported, store, settings: String::new() }
+        Self { import, exported, store, statements: Runner::default() }
     }
 
     fn run(mut self, phase: i32) {
@@ -69,66 +71,43 @@ impl Worker {
     /// Does a step, all of it in the transaction that is open; false when there is none.
     fn do_next(&mut self, phase: i32) -> bool {
         let id = self.import.id;
-        let step = as_extension(|| if table::has_leader(id) { table::take_step(id, phase) } else { None });
+        let step = as_extension(|| if presence::has_leader(id) { table::take_step(id, phase) } else { None });
         let Some(step) = step else { return false };
         session::report_activity(&format!(
             "import {id}: {}",
             step.relation.as_deref().or(step.statement.as_deref()).unwrap_or("large objects")
         ));
-        let (rows, note) = self.do_step(&step);
+        let ending = self.do_step(&step);
         failpoint::hit("import_step_done");
-        as_extension(|| table::complete(id, step.step, rows, note.as_deref()));
+        as_extension(|| table::complete(id, step.step, &ending));
         true
     }
 
-    fn do_step(&mut self, step: &Step) -> (u64, Option<String>) {
+    fn do_step(&mut self, step: &Step) -> Ending {
         let relation = step.relation.as_deref().unwrap_or_default();
+        let sql = step.statement.as_deref().unwrap_or_default();
         match step.kind {
-            Kind::Statement => (0, self.run_statement(step)),
+            Kind::Statement | Kind::CreateTable => self.statements.run(&self.import, step),
             Kind::Chunk => {
                 let chunk = chunk_of(step);
-                (copy::load(&self.store, &self.exported, relation, &chunk), None)
+                Ending::Done(copy::load(&self.store, &self.exported, relation, step.place, &chunk))
             }
             Kind::MustBeEmpty => {
-                if query::exists(&format!("SELECT FROM ONLY {relation} LIMIT 1"), &[]) {
-                    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-                    let hint = "The option {\"truncate\": true} empties the tables first.";
-                    refuse_with(code, format!("{relation} has rows already"), "", hint);
-                }
-                (0, None)
+                refuse_rows(relation);
+                Ending::Done(0)
             }
-            Kind::MustFindNothing => {
-                let sql = step.statement.as_deref().unwrap_or_default();
-                if let Some(found) = query::row(sql, &[], |row| row.must::<String>(1)) {
-                    refuse(
-                        PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
-                        format!("imported rows of {relation} violate {found}"),
-                    );
-                }
-                (0, None)
-            }
-            Kind::LargeObjects => (self.make_large_objects(&chunk_of(step)), None),
+            Kind::References => references::broken(relation).map_or(Ending::Done(0), Ending::Failed),
+            Kind::LargeObjects => Ending::Done(self.make_large_objects(&chunk_of(step))),
+            Kind::Refresh => attempt(sql).map_or_else(
+                |refusal| {
+                    Ending::Failed(format!(
+                        "could not refresh materialized view {relation}: {}",
+                        refusal.message
+                    ))
+                },
+                |()| Ending::Done(0),
+            ),
         }
-    }
-
-    /// Runs a statement of the schema. What is there already stays as it is, and what only says who may do what is
-    /// passed over when it cannot be done: the reason is the step's note.
-    fn run_statement(&mut self, step: &Step) -> Option<String> {
-        let sql = step.statement.as_deref().unwrap_or_default();
-        if step.settings != self.settings {
-            if !step.settings.is_empty() {
-                attempt(&step.settings).unwrap_or_else(|refusal| error!("{}", refusal.message));
-            }
-            self.settings.clone_from(&step.settings);
-        }
-        let refusal = attempt(sql).err()?;
-        if !is_passed_over(&refusal, sql) {
-            let shown: String = sql.chars().take(200).collect();
-            let message = format!("could not import the schema: {}", refusal.message);
-            refuse_with(refusal.code, message, &format!("The statement was: {shown}"), "");
-        }
-        log!("import {}: passed over: {}", self.import.id, refusal.message);
-        Some(refusal.message)
     }
 
     /// Makes the large objects without their pages, which are loaded like rows.
@@ -136,11 +115,10 @@ impl Worker {
         // SAFETY: reads the current role.
         if !unsafe { pg_sys::superuser() } {
             let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
-            let hint = "The option {\"large_objects\": false} leaves them out.";
-            refuse_with(code, "only superusers can import large objects", "", hint);
+            refuse_with(code, "only superusers can import large objects", "", WITHOUT_LARGE_OBJECTS);
         }
         let file = &load.chunk.file;
-        let fail = |problem: String| -> ! { plan::unreadable(file, &problem) };
+        let fail = |problem: String| -> ! { unreadable(file, &problem) };
         let checked = CheckedFile::open(&*self.store, file, self.exported.options.checksum, &Stop::default())
             .unwrap_or_else(|problem| fail(problem.to_string()));
         let made = checked.content(self.exported.options.compression).and_then(|content| {
@@ -165,6 +143,8 @@ impl Worker {
     }
 }
 
+const WITHOUT_LARGE_OBJECTS: &str = "The option {\"large_objects\": false} leaves them out.";
+
 /// An object of these columns: OID, owner, ACL, description.
 fn make_large_object(values: &[Option<Vec<u8>>; 4]) {
     let [oid, owner, acl, description] = values;
@@ -174,7 +154,8 @@ fn make_large_object(values: &[Option<Vec<u8>>; 4]) {
         |value: &Option<Vec<u8>>| value.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let run = |sql: String| {
         attempt(&sql).unwrap_or_else(|refusal| {
-            refuse(refusal.code, format!("could not import large object {oid}: {}", refusal.message))
+            let message = format!("could not import large object {oid}: {}", refusal.message);
+            refuse_with(refusal.code, message, "", WITHOUT_LARGE_OBJECTS)
         });
     };
     // One that has this number would get pages of another one.
@@ -200,21 +181,24 @@ fn chunk_of(step: &Step) -> ChunkToLoad {
     chunk.unwrap_or_else(|| error!("step {} of the import cannot be read", step.step))
 }
 
-fn is_passed_over(refusal: &Refusal, sql: &str) -> bool {
-    let is_there_already = matches!(
-        refusal.code,
-        PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT
-            | PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE
-            | PgSqlErrorCode::ERRCODE_DUPLICATE_FUNCTION
-            | PgSqlErrorCode::ERRCODE_DUPLICATE_SCHEMA
-            | PgSqlErrorCode::ERRCODE_DUPLICATE_ALIAS
+/// Raises an error when a table has rows; a partitioned one has those of its partitions.
+fn refuse_rows(relation: &str) {
+    let kind = query::row(
+        "SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[relation.into()],
+        |row| row.must::<i8>(1).cast_unsigned(),
     );
-    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-    let is_ornament = matches!(first.as_str(), "GRANT" | "REVOKE" | "COMMENT" | "SECURITY")
-        || sql.contains(" OWNER TO ")
-        || sql.starts_with("ALTER DEFAULT PRIVILEGES");
-    // Attached by an earlier attempt; tablecmds.c has no SQLSTATE of its own for it.
-    let is_attached =
-        refusal.code == PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE && sql.contains(" ATTACH PARTITION ");
-    is_there_already || is_attached || (is_ornament && !sql.starts_with("CREATE"))
+    let only = match kind {
+        Some(b'p') => "",
+        Some(_) => "ONLY ",
+        None => {
+            let code = PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE;
+            refuse_with(code, format!("relation {relation} does not exist any more"), "", place::START_OVER)
+        }
+    };
+    if query::exists(&format!("SELECT FROM {only}{relation} LIMIT 1"), &[]) {
+        let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+        let hint = "The option {\"truncate\": true} empties the tables first.";
+        refuse_with(code, format!("{relation} has rows already"), "", hint);
+    }
 }

@@ -2,8 +2,8 @@
 //! have nothing to refer to.
 //!
 //! The query compares as the constraint does: with its operators and the referenced column's collation, whatever the search path,
-//! and with MATCH FULL a row that is NULL in part refers to nothing. With PERIOD, the referenced rows together must cover it. Of a reference to a partitioned table there is a constraint
-//! for each partition besides, which no row needs to satisfy.
+//! and with MATCH FULL a row that is NULL in part refers to nothing. With PERIOD, the referenced rows together must cover it. Of a
+//! reference to a partitioned table there is a constraint for each partition besides, which no row needs to satisfy.
 
 use crate::postgres::catalog::query;
 

@@ -74,6 +74,13 @@ impl S3Server {
         Ok(found)
     }
 
+    /// Parts of uploads that were not completed. One that has been begun need not have any.
+    pub(crate) fn parts(&self) -> Outcome<Vec<String>> {
+        let mut found = self.unfinished()?;
+        found.retain(|name| name.contains(".upload_id-"));
+        Ok(found)
+    }
+
     /// The log of the server.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.with_extension("log")).unwrap_or_default()

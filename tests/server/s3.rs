@@ -156,7 +156,7 @@ fn cancelled_export_leaves_no_part_behind() {
         let id = source.value(&format!(
             "SELECT dbmazz_export('s3://{BUCKET}/cancelled', server => 'store', options => '{{\"compression\": \"none\", \"max_rate\": \"6MB\"}}')"
         ))?;
-        wait_until("a part arrives", PATIENCE, || Ok(!server.parts()?.is_empty()))?;
+        wait_until("an upload is begun", PATIENCE, || Ok(!server.unfinished()?.is_empty()))?;
         source.execute(&format!("SELECT dbmazz_cancel_export({id})"))?;
         // An upload that is being begun at this moment may stay, as above.
         wait_until("no part is left", PATIENCE, || Ok(server.parts()?.is_empty()))?;

@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::latch::{self, Waker};
-use super::shmem::{self, MirrorState, Text};
+use super::shmem::{self, MirrorState};
 use super::signal::SignalsBlocked;
 use crate::sink::starrocks::{self, StarRocksConfig};
 use crate::sink::{Event, Job, JobId, LoadThreads, Outcome, StartError, SubmitError};
@@ -159,9 +158,7 @@ impl Loader {
         self.trouble_began.get_or_insert_with(Instant::now);
         shmem::update(&self.mirror, |slot| {
             slot.state = MirrorState::Retrying;
-            slot.last_error = Text::new(reason);
-            // SAFETY: reads the clock.
-            slot.last_error_at = unsafe { pg_sys::GetCurrentTimestamp() };
+            slot.note_error(reason);
         });
     }
 

@@ -12,7 +12,7 @@
 //! * `store`: destinations of exports: who may use them, and how a process of PostgreSQL waits for them.
 //! * `shmem`: what the processes tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
-//! * `caught`: what an error says that ends a process.
+//! * `caught`: what an error says that ends a process. `clock`: the time.
 //! * `failpoint`: where tests make a process fail; nothing in any other build. `rangeless`: an access method for tests.
 //! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
 //!
@@ -25,6 +25,7 @@ use pgrx::{pg_shmem_init, pg_sys};
 mod api;
 mod catalog;
 mod caught;
+mod clock;
 mod compat;
 mod decode;
 mod encoding;

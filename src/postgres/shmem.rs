@@ -19,6 +19,7 @@ use std::fmt;
 use pgrx::pg_sys;
 use pgrx::{PGRXSharedMemory, PgLwLock};
 
+use super::clock;
 use super::encoding::own_text;
 use crate::lsn::Lsn;
 use crate::options::SlotGuardAction;
@@ -282,6 +283,12 @@ impl LabelRoom {
 }
 
 impl MirrorSlot {
+    /// Shows why the mirror is in trouble.
+    pub(crate) fn note_error(&mut self, reason: &str) {
+        self.last_error = Text::new(reason);
+        self.last_error_at = clock::now();
+    }
+
     /// The label numbers of a decoder.
     pub(crate) const fn labels_of(&mut self, role: Role) -> &mut LabelRoom {
         match role {
@@ -335,13 +342,8 @@ pub(crate) fn update<T>(mirror: &str, change: impl FnOnce(&mut MirrorSlot) -> T)
 
 /// Shows why a mirror does not get on.
 pub(crate) fn note_error(mirror: &str, reason: &str) {
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let reason = Text::new(&own_text(reason));
-    update(mirror, |slot| {
-        slot.last_error = reason;
-        slot.last_error_at = now;
-    });
+    let reason = own_text(reason);
+    update(mirror, |slot| slot.note_error(&reason));
 }
 
 /// Counts a load of a snapshot worker.

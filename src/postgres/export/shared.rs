@@ -6,6 +6,7 @@
 
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_sys};
 
+use super::super::clock;
 use super::super::encoding::own_text;
 use super::super::shmem::Text;
 use crate::export::destination::Identity;
@@ -102,7 +103,7 @@ impl Default for Place {
 impl Place {
     /// Whether no process has anything to do with it.
     fn is_deserted(&self) -> bool {
-        let is_awaited = self.launched_at != 0 && now() - self.launched_at < PATIENCE;
+        let is_awaited = self.launched_at != 0 && clock::now() - self.launched_at < PATIENCE;
         !is_awaited && self.leader_pid == 0 && self.helper_pids().next().is_none()
     }
 
@@ -140,7 +141,7 @@ pub(super) struct NoPlace;
 
 /// Takes a place for an export whose leader is about to be started.
 pub(super) fn take(id: i64, database: u32) -> Result<(), NoPlace> {
-    let now = now();
+    let now = clock::now();
     let mut exports = EXPORTS.exclusive();
     if let Some(place) = exports.places.iter_mut().find(|place| place.id == id && place.database == database)
     {
@@ -255,12 +256,6 @@ pub(super) fn note_error(id: i64, database: u32, reason: &str) {
             place.error = reason;
         }
     });
-}
-
-/// Microseconds since 2000.
-pub(super) fn now() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// The database of this process.

@@ -13,7 +13,7 @@ use super::super::catalog::export::{ChunkDone, ChunkPlan, ExportRow, ExportTable
 use super::super::scan::{self, Position, RangeScan};
 use super::super::store::{self, Access};
 use super::super::tuple::RowMemory;
-use super::super::{catalog, failpoint, latch, session};
+use super::super::{catalog, clock, failpoint, latch, session};
 use super::process::{self, Identity};
 use super::rows::{Outside, RowWriter, WriteError, Written, fields_of};
 use super::send::Functions;
@@ -323,12 +323,12 @@ impl Meter {
 
     /// Waits until the bytes may have been written, together with those of all other workers.
     fn keep_to_rate(&self, bytes: u64) {
-        let now = shared::now();
+        let now = clock::now();
         let until = shared::update(self.me.id, self.me.database, |place| {
             place.next_free = pace::book(place.next_free, now, bytes, self.max_rate);
             place.next_free
         });
-        while let Some(left) = until.map(|until| until - shared::now()).filter(|left| *left > 0) {
+        while let Some(left) = until.map(|until| until - clock::now()).filter(|left| *left > 0) {
             let left = Duration::from_micros(left.cast_unsigned()).min(Duration::from_millis(100));
             latch::wait(None, left);
         }

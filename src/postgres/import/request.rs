@@ -1,6 +1,7 @@
 //! `dbmazz_import`: what is wanted is written down; a process does it after the commit.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgXactCallbackEvent, pg_sys, register_xact_callback};
@@ -11,6 +12,7 @@ use super::options::ImportOptions;
 use super::{leader, presence, table};
 use crate::postgres::api::arguments::current_role;
 use crate::postgres::catalog::{as_extension, query};
+use crate::postgres::latch;
 use crate::postgres::store::{self, Access};
 
 /// Checks and writes down an import; returns its number. One that was asked for in the same way and is not done goes on.
@@ -100,6 +102,9 @@ fn start_all() {
     }
 }
 
+/// How often it is looked whether a leader has gone.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// Whether an import has a leader. One that has said how it ended is given five seconds to be gone.
 fn is_led(id: i64) -> bool {
     let has_ended = |import: table::Import| matches!(import.state.as_str(), "failed" | "cancelled");
@@ -108,7 +113,7 @@ fn is_led(id: i64) -> bool {
             if !presence::has_leader(id) {
                 return false;
             }
-            query::exists("SELECT pg_catalog.pg_sleep(0.05)", &[]);
+            latch::wait(None, GLANCE);
         }
     }
     presence::has_leader(id)

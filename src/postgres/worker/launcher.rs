@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::shmem::{self, MirrorSlot, MirrorState, SHARED, Wanted};
-use super::super::{compat, guc, latch, session, signal};
+use super::super::{clock, compat, guc, latch, session, signal};
 use super::{Child, WorkerKind, guard};
 
 /// Failures within this time count together, in microseconds.
@@ -101,7 +101,7 @@ impl Launcher {
     fn turn(&mut self) -> Duration {
         self.label_workers.retain(|_, worker| !worker.is_gone());
         self.guard.turn();
-        let now = now();
+        let now = clock::now();
         let mut pause = TICK;
         for slot in shmem::all() {
             let name = slot.mirror.as_str();
@@ -222,11 +222,6 @@ fn release(slot: &MirrorSlot) {
             *slot = MirrorSlot::default();
         }
     });
-}
-
-fn now() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 fn database_exists(database: u32) -> bool {

@@ -18,7 +18,7 @@ use super::super::catalog::checkpoint::{self, Checkpoint, Written};
 use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Role};
-use super::super::{catalog, compat, failpoint, labels, session};
+use super::super::{catalog, clock, compat, failpoint, labels, session};
 use super::complete::complete_rows;
 use super::joining::{Joining, Next};
 use super::owner::Owner;
@@ -65,8 +65,9 @@ fn announce(name: &str) -> bool {
             return false;
         }
         slot.generation += 1;
-        // SAFETY: set before any worker runs; reads the clock.
-        (slot.pid, slot.started_at) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
+        // SAFETY: set before any worker runs.
+        slot.pid = unsafe { pg_sys::MyProcPid };
+        slot.started_at = clock::now();
         slot.proc_number = compat::my_proc_number();
         slot.state = MirrorState::Starting;
         slot.progress = shmem::Progress::default();

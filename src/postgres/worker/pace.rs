@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 
 use super::super::catalog::chunk::Chunk;
 use super::super::scan::Position;
-use super::super::shmem;
+use super::super::{clock, shmem};
 use crate::pace;
 
 /// The rate, and how far this worker has booked.
@@ -33,7 +33,7 @@ impl Pace {
         }
         let before = from.map_or(0, |from| bytes_before(chunk, from));
         let bytes = to.map_or(chunk.bytes, |to| bytes_before(chunk, to)).saturating_sub(before);
-        let now = now();
+        let now = clock::now();
         let until = shmem::update(&self.mirror, |slot| {
             slot.copy_booked_until = pace::book(slot.copy_booked_until, now, bytes, self.rate);
             slot.copy_booked_until
@@ -43,7 +43,7 @@ impl Pace {
 
     /// How long to wait before more is read.
     pub(super) fn left(&self) -> Option<Duration> {
-        let left = self.until.saturating_sub(now());
+        let left = self.until.saturating_sub(clock::now());
         (self.until != 0 && left > 0).then(|| Duration::from_micros(left.cast_unsigned()))
     }
 }
@@ -56,9 +56,4 @@ fn bytes_before(chunk: &Chunk, place: Position) -> u64 {
         None => u64::from(pg_sys::BLCKSZ),
     };
     chunk.bytes.min(blocks.saturating_mul(per_block))
-}
-
-fn now() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }

@@ -1,11 +1,10 @@
 //! A mirror that may not go on by itself: state, reason and advice where an administrator looks.
 
-use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog;
 use super::super::catalog::event::{Event, Severity};
-use super::super::shmem::{self, MirrorState, Text};
+use super::super::shmem::{self, MirrorState};
 use crate::identity::{Standstill, Trouble};
 use crate::owner::OwnerTrouble;
 
@@ -52,9 +51,7 @@ impl Stop {
         });
         shmem::update(mirror, |slot| {
             slot.state = state;
-            slot.last_error = Text::new(&self.reason);
-            // SAFETY: reads the clock.
-            slot.last_error_at = unsafe { pg_sys::GetCurrentTimestamp() };
+            slot.note_error(&self.reason);
         });
     }
 }

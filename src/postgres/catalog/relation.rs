@@ -89,15 +89,8 @@ pub(in crate::postgres) unsafe fn describe(
     }
     for &attnum in &key {
         let attribute = attribute(&descriptor, attnum).ok_or(RelationProblem::NoKey(identity(form)))?;
-        let name = name_of(&attribute.attname)?;
-        if attribute.attgenerated != 0 {
-            return Err(RelationProblem::GeneratedKey { column: name });
-        }
-        if !columns.contain(attnum) {
-            return Err(RelationProblem::KeyNotPublished { column: name });
-        }
-        let column = describe_column(attribute, name, ColumnUse::Key, &known_as, options)?;
-        spec.columns.push(column);
+        let name = published_key_name(attribute, columns)?;
+        spec.columns.push(describe_column(attribute, name, ColumnUse::Key, &known_as, options)?);
     }
     for attribute in descriptor.iter() {
         let attnum = attribute.attnum;
@@ -118,6 +111,21 @@ pub(in crate::postgres) unsafe fn describe(
     add_columns(&mut spec, options)?;
     check_names(&spec.columns)?;
     Ok(spec)
+}
+
+/// The name of a column of the key, which must come with every change.
+fn published_key_name(
+    attribute: &pg_sys::FormData_pg_attribute,
+    columns: Columns<'_>,
+) -> Result<String, RelationProblem> {
+    let column = name_of(&attribute.attname)?;
+    if attribute.attgenerated != 0 {
+        return Err(RelationProblem::GeneratedKey { column });
+    }
+    if !columns.contain(attribute.attnum) {
+        return Err(RelationProblem::KeyNotPublished { column });
+    }
+    Ok(column)
 }
 
 /// Appends the columns that the mirror adds. The key of a table without one has a position already.

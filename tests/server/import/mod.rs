@@ -85,6 +85,15 @@ fn import_all(target: &mut Database, export: &HandExport, options: &str) -> Outc
     if state == "done" { Ok(()) } else { Err(Failure::new(format!("the import is {state}: {error}"))) }
 }
 
+/// The whole database of one is that of the other, once it is exported and imported.
+fn comes_back(source: &mut Database, target: &mut Database) -> Outcome {
+    let export = HandExport::of(source, 1)?;
+    import_all(target, &export, "{}")?;
+    assert_eq!(digests(source)?, digests(target)?);
+    assert_eq!(definition(source)?, definition(target)?);
+    Ok(())
+}
+
 /// One line per table: its rows, and a digest of them in order.
 fn digests(database: &mut Database) -> Outcome<Vec<String>> {
     let tables = database.rows(

@@ -50,6 +50,7 @@ impl Engine {
         let limits = Limits {
             batch_max_rows: usize::MAX,
             batch_max_bytes: usize::MAX,
+            batch_ample_bytes: usize::MAX,
             memory_limit: 256 << 20,
             flush_interval: FlushInterval::Fixed(Duration::from_secs(1)),
         };

@@ -13,6 +13,9 @@ pub struct Limits {
     /// A batch is sealed when its buffer has so many bytes; whatever is set here, a load never has more than
     /// [`MAX_LOAD_BYTES`].
     pub batch_max_bytes: usize,
+    /// A batch is sealed when its buffer has so many bytes and nothing of its table is on its way: a target that is waiting is
+    /// not kept waiting, and while it is busy, loads become as large as they may.
+    pub batch_ample_bytes: usize,
     /// Bytes encoded or queued and not yet acknowledged, for the whole mirror.
     pub memory_limit: usize,
     /// The longest wait of a committed change.

@@ -381,6 +381,7 @@ impl Table {
         operation: Operation,
         shared: &mut Shared,
     ) -> Result<Pushed, PushError> {
+        let is_loading = self.is_loading();
         let Some((writing, batch)) = self.writing.as_ref().zip(self.open.get_mut(place)) else {
             return Err(PushError::Removed);
         };
@@ -389,8 +390,9 @@ impl Table {
         }
         batch.record(bytes, operation, &shared.hasher).map_err(|fault| writing.encoder.error(fault))?;
         shared.held_bytes += bytes.end - bytes.start + ROW_OVERHEAD;
-        let full = batch.rows() >= shared.limits.batch_max_rows
-            || batch.buffer_bytes() >= shared.limits.batch_max_bytes;
+        let limits = &shared.limits;
+        let most_bytes = if is_loading { limits.batch_max_bytes } else { limits.batch_ample_bytes };
+        let full = batch.rows() >= limits.batch_max_rows || batch.buffer_bytes() >= most_bytes;
         Ok(if full { Pushed::Full } else { Pushed::Open })
     }
 

@@ -78,6 +78,7 @@ fn limits() -> Limits {
     Limits {
         batch_max_rows: 1000,
         batch_max_bytes: 1 << 20,
+        batch_ample_bytes: 1 << 20,
         memory_limit: 1 << 24,
         flush_interval: FlushInterval::Fixed(SECOND),
     }

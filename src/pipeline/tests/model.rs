@@ -78,6 +78,7 @@ impl Model {
         let limits = Limits {
             batch_max_rows: 6,
             batch_max_bytes: 600,
+            batch_ample_bytes: 400,
             memory_limit: 5000,
             flush_interval: FlushInterval::Adaptive(SECOND),
         };

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn batch_is_sealed_when_it_is_full() {
     let by_rows = Limits { batch_max_rows: 10, ..limits() };
-    let by_bytes = Limits { batch_max_bytes: 400, ..limits() };
+    let by_bytes = Limits { batch_max_bytes: 400, batch_ample_bytes: 400, ..limits() };
     for limits in [by_rows, by_bytes] {
         let mut bench = Bench::new(limits);
         let sealed = (0..20).position(|id| {
@@ -14,6 +14,19 @@ fn batch_is_sealed_when_it_is_full() {
         });
         assert!(sealed.is_some_and(|rows| (5..10).contains(&rows)), "{sealed:?}");
     }
+}
+
+#[test]
+fn target_that_waits_gets_less_than_one_that_is_busy() {
+    let mut bench = Bench::new(Limits { batch_max_bytes: 800, batch_ample_bytes: 200, ..limits() });
+    let fill = |bench: &mut Bench| (0..20).for_each(|id| bench.upsert(whole(id, 1)));
+    fill(&mut bench);
+    let first = bench.load().unwrap();
+    assert!((200..400).contains(&first.body_bytes()), "{}", first.body_bytes());
+    fill(&mut bench);
+    assert!(bench.pipeline.finished(first.label.number).is_some());
+    let second = bench.load().unwrap();
+    assert!(second.body_bytes() >= 800, "{}", second.body_bytes());
 }
 
 #[test]
@@ -38,7 +51,8 @@ fn row_that_would_make_the_load_too_long_begins_the_next_one() {
     }
     let document = format!("\"{}\"", "x".repeat(16_000_000));
     let encoder = Arc::new(RowEncoder::new(&spec, &spec_names, OutOfRange::Error));
-    let mut bench = Bench::new(Limits { batch_max_bytes: 92_000_000, ..limits() });
+    let mut bench =
+        Bench::new(Limits { batch_max_bytes: 92_000_000, batch_ample_bytes: 92_000_000, ..limits() });
     bench.table = bench.pipeline.add_table(2, Arc::clone(&encoder), shapes()).unwrap();
     let shape = Arc::new(LoadShape { target: target(), columns: String::new(), partial: false });
     let mut copy = CopyBatch::new(encoder, shape, u64::MAX, 92_000_000, Vec::new());

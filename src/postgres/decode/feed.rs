@@ -458,14 +458,20 @@ impl Feed {
     }
 }
 
+/// A load that is worth its while. Smaller ones would be more work for the target, larger ones more memory that nobody has
+/// touched yet.
+const AMPLE_BYTES: usize = 16 << 20;
+
 /// A load takes no more than a quarter of the memory: while one travels, the next ones of its table are encoded, and decoding
 /// goes on at half of the limit.
 fn limits(options: &Options) -> Limits {
     let memory_limit = usize::try_from(options.memory_limit).unwrap_or(usize::MAX);
-    let batch_max_bytes = usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX);
+    let batch_max_bytes =
+        usize::try_from(options.batch_max_bytes).unwrap_or(usize::MAX).min(memory_limit / 4);
     Limits {
         batch_max_rows: usize::try_from(options.batch_max_rows).unwrap_or(usize::MAX),
-        batch_max_bytes: batch_max_bytes.min(memory_limit / 4),
+        batch_max_bytes,
+        batch_ample_bytes: batch_max_bytes.min(AMPLE_BYTES),
         memory_limit,
         flush_interval: options.flush_interval,
     }

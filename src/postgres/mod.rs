@@ -12,7 +12,7 @@
 //! * `store`: destinations of exports: who may use them, and how a process of PostgreSQL waits for them.
 //! * `shmem`: what the processes tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
-//! * `caught`: what an error says that ends a process. `clock`: the time.
+//! * `caught`: what an error says that ends a process. `clock`: the time. `heap`: memory that was freed.
 //! * `failpoint`: where tests make a process fail; nothing in any other build. `rangeless`: an access method for tests.
 //! * `ffi`, `compat`: C functions that pgrx does not bind, and what differs between versions of PostgreSQL.
 //!
@@ -33,6 +33,7 @@ mod export;
 mod failpoint;
 mod ffi;
 mod guc;
+mod heap;
 mod import;
 mod labels;
 mod latch;

@@ -16,6 +16,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::checkpoint::{self, Checkpoint, Written};
 use super::super::decode::{Decoder, Feed, Horizon};
+use super::super::heap::FreedMemory;
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Role};
 use super::super::{catalog, clock, compat, failpoint, labels, session};
@@ -165,6 +166,7 @@ struct Streamer {
     begins_anew: bool,
     publication: PublicationWatch,
     retry: Retry,
+    freed_memory: FreedMemory,
 }
 
 /// How long a worker sleeps between looks at the log when nothing happens: a tenth of the time that a change may wait for its
@@ -199,6 +201,7 @@ impl Streamer {
             joining: Joining::new(&mirror.name),
             publication: PublicationWatch::new(),
             retry: Retry::Idle,
+            freed_memory: FreedMemory::keep(),
             mirror,
             decoder,
             owner_lsn: owner.written_lsn(),
@@ -234,6 +237,7 @@ impl Streamer {
                 Ok(has_decoded) => has_decoded,
                 Err(stop) => return self.stand_still(stop),
             };
+            self.freed_memory.turn(has_decoded);
             self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(self.longest_sleep) };
             let deadline = self.decoder.feed().time_to_next_seal();
             let sleep = deadline.map_or(self.sleep, |deadline| deadline.min(self.sleep));

@@ -14,8 +14,10 @@ use crate::postgres::latch;
 use crate::postgres::lsn_datum::LsnDatum;
 use crate::postgres::{session, shmem};
 
+/// The pause between polls is this part of the time that was waited already: no wait is longer for it by more.
+const PART_OF_WAIT: u32 = 32;
 /// Polls start with this pause …
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// … and become as rare as this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The tables are looked at no more often than this while the position is not reached.
@@ -55,7 +57,7 @@ fn flush_past_insert_position() {
 }
 
 fn wait(name: &str, lsn: Lsn, deadline: Option<Instant>) -> Result<bool, Failure> {
-    let mut pause = FIRST_PAUSE;
+    let began = Instant::now();
     let mut tables_seen = None;
     loop {
         let is_durable = pending::find(name).is_some_and(|slot| slot.progress.durable_lsn >= lsn);
@@ -75,8 +77,8 @@ fn wait(name: &str, lsn: Lsn, deadline: Option<Instant>) -> Result<bool, Failure
             return Ok(false);
         }
         ask_for_flush(name, lsn);
+        let pause = (began.elapsed() / PART_OF_WAIT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         latch::wait(None, left.map_or(pause, |left| left.min(pause)));
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

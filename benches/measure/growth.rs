@@ -107,7 +107,7 @@ fn with_tables(plan: &Plan, tables: u32) -> Outcome<Point> {
                 lab.execute_each(&Shape::Narrow.inserts(name, first, each))?;
             }
         }
-        let end = lab.end_of_log()?;
+        let end = lab.end_of_log_at_rest()?;
         let plugin = ["proto_version=1".to_owned(), "publication_names=plain".to_owned()];
         let mut theirs = None;
         if run % 2 == 0 {
@@ -143,7 +143,7 @@ fn mirrors(plan: &Plan, report: &mut Report) -> Outcome {
             lab.pair.source.execute("SET synchronous_commit = off")?;
             let first = (u64::from(mirrors) * 1000 + u64::from(run)) * 1_000_000_000;
             lab.execute_each(&Shape::Narrow.inserts("narrow", first, rows))?;
-            let end = lab.end_of_log()?;
+            let end = lab.end_of_log_at_rest()?;
             let began = Instant::now();
             for mirror in &running {
                 lab.resume(&mirror.name)?;
@@ -177,7 +177,7 @@ fn options(plan: &Plan, report: &mut Report, what: &str, option: &str, values: &
         lab.align()?;
         lab.pair.source.execute("SET synchronous_commit = off")?;
         lab.execute_each(&Shape::Narrow.inserts("narrow", u64::from(run) * 1_000_000_000, rows))?;
-        let end = lab.end_of_log()?;
+        let end = lab.end_of_log_at_rest()?;
         cases.rotate_left(1);
         for (mirror, point) in &mut cases {
             let took = lab.catch_up(mirror, &end, Expected::Exactly(rows))?;

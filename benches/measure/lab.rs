@@ -3,6 +3,7 @@
 //!
 //! Every mirror goes to a target database of its own, so that several may mirror the same tables.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,14 @@ impl Lab {
         self.pair.source.execute("SET synchronous_commit = on")?;
         self.pair.source.execute("INSERT INTO pace DEFAULT VALUES")?;
         self.pair.source.value("SELECT pg_current_wal_flush_lsn()")
+    }
+
+    /// The end of the log, with everything that was written on the disk: the kernel would write it out when it likes, and
+    /// disturb whoever reads first.
+    pub(crate) fn end_of_log_at_rest(&mut self) -> Outcome<String> {
+        let end = self.end_of_log()?;
+        let status = Command::new("sync").status()?;
+        if status.success() { Ok(end) } else { Err(Failure::new(format!("sync: {status}"))) }
     }
 
     /// Stops a mirror's worker.

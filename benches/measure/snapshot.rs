@@ -47,6 +47,7 @@ impl Bench {
         lab.pair.source.execute("SET synchronous_commit = off")?;
         lab.execute_each(&shape.inserts(shape.table(), 0, rows))?;
         lab.execute_each(&[format!("VACUUM ANALYZE {}", shape.table()), "CHECKPOINT".to_owned()])?;
+        lab.end_of_log_at_rest()?;
         Ok(Self { lab, copies: 0 })
     }
 
@@ -232,6 +233,7 @@ fn many_tables(plan: &Plan, report: &mut Report) -> Outcome {
         lab.execute_each(&[Shape::Narrow.create(name), Shape::Narrow.insert(name, 1, rows)])?;
     }
     lab.execute_each(&["VACUUM ANALYZE".to_owned(), "CHECKPOINT".to_owned()])?;
+    lab.end_of_log_at_rest()?;
     let mut bench = Bench { lab, copies: 0 };
     let what = format!("{tables} tables of {rows} rows");
     compare(plan, report, &mut bench, &Copy { what: &what, tables: names, rows: rows * tables })

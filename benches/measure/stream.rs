@@ -87,7 +87,7 @@ impl Case {
             self.workload.prepare(&mut bench.lab, run, changes)?;
             let apart = bench.lab.align()?;
             let backlog = self.workload.write(&mut bench.lab, run, changes)?;
-            let end = bench.lab.end_of_log()?;
+            let end = bench.lab.end_of_log_at_rest()?;
             let times = bench.run_each(run, backlog, &end)?;
             let rate = |time: &Duration| count(backlog.changes) / time.as_secs_f64();
             let shown: Vec<_> = times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();

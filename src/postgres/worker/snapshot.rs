@@ -223,6 +223,8 @@ impl Copier {
             guard::pause_if_asked(&self.mirror.name);
             self.keep_to_rate();
             labels::top_up(&self.mirror.name, &mut self.labels);
+            // Their buffers are used again.
+            self.collect();
             let reading = self.read(group, &table, place)?;
             failpoint::hit("copy_load_read");
             from = reading.next;

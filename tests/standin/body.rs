@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use crate::load_headers::BodyShape;
-use crate::ndjson::{self, Field, ScanError};
+use crate::ndjson::{self, Field, Members, ScanError, Scanner};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,7 @@ pub(crate) struct Body<'a> {
     shape: BodyShape,
     position: ArrayPosition,
     decompressed: u64,
+    scanner: Scanner,
 }
 
 impl<'a> Body<'a> {
@@ -65,15 +66,13 @@ impl<'a> Body<'a> {
         let decompressed = unread.len() as u64;
         let at_end = compression == Compression::None;
         let position = ArrayPosition::Outside;
-        Self { source, buffer, unread, checked: 0, at_end, shape, position, decompressed }
+        let scanner = Scanner::default();
+        Self { source, buffer, unread, checked: 0, at_end, shape, position, decompressed, scanner }
     }
 
     /// The bytes that ranges of fields point into.
     pub(crate) fn window(&self) -> &[u8] {
-        match &self.source {
-            Source::Plain(bytes) => bytes,
-            Source::Stream(_) => &self.buffer,
-        }
+        window_of(&self.source, &self.buffer)
     }
 
     /// Bytes of the body without compression, as far as it was read.
@@ -88,21 +87,24 @@ impl<'a> Body<'a> {
 
     /// Finds the next row: its place in the window, its members in `fields`. The error fails the whole load.
     #[inline]
-    pub(crate) fn next_row(&mut self, fields: &mut Vec<Field>) -> Result<Option<Range<usize>>, String> {
+    pub(crate) fn next_row(
+        &mut self,
+        fields: &mut Vec<Field>,
+    ) -> Result<Option<(Range<usize>, Members)>, String> {
         loop {
             let Some(at) = self.row_start()? else { return Ok(None) };
             if self.checked < self.unread.end {
                 self.check_utf8()?;
             }
             // Only what is known to be UTF-8 is scanned; a character cut at the end waits for the rest.
-            let data = self.window().get(..self.checked).unwrap_or_default();
-            match ndjson::scan_object(data, at, fields) {
-                Ok(end) => {
+            let data = window_of(&self.source, &self.buffer).get(..self.checked).unwrap_or_default();
+            match self.scanner.scan(data, at, fields) {
+                Ok((end, members)) => {
                     self.unread.start = end;
                     if self.shape == BodyShape::Array {
                         self.position = ArrayPosition::AfterElement;
                     }
-                    return Ok(Some(at..end));
+                    return Ok(Some((at..end, members)));
                 }
                 Err(ScanError::Malformed(message)) => return Err(message),
                 Err(ScanError::Incomplete) if self.at_end => {
@@ -209,6 +211,13 @@ impl<'a> Body<'a> {
     }
 }
 
+fn window_of<'w>(source: &'w Source<'_>, buffer: &'w [u8]) -> &'w [u8] {
+    match source {
+        Source::Plain(bytes) => bytes,
+        Source::Stream(_) => buffer,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -218,7 +227,7 @@ mod tests {
     fn rows(bytes: &[u8], compression: Compression, shape: BodyShape) -> Result<Vec<String>, String> {
         let mut body = Body::new(bytes, compression, shape, Vec::new());
         let (mut fields, mut found) = (Vec::new(), Vec::new());
-        while let Some(row) = body.next_row(&mut fields)? {
+        while let Some((row, _)) = body.next_row(&mut fields)? {
             found.push(String::from_utf8(body.window()[row].to_vec()).unwrap());
         }
         Ok(found)

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::body::Body;
 use crate::load_headers::Strictness;
-use crate::ndjson::{Field, Shape, unescape};
+use crate::ndjson::{Field, Members, Shape, unescape};
 use crate::plan::{Op, OpSource, Plan, Target};
 use crate::values::{Cell, Misfit, Raw, binary, convert};
 
@@ -156,33 +156,24 @@ pub(crate) fn check_key(plan: &Plan, keys: &[Cell<'_>]) -> Result<(), RowError> 
     Ok(())
 }
 
-/// Finds the members that matter, row after row. Rows of a load nearly always have the same members in the same order, so
-/// each position is first compared with what it held in the row before.
+/// Finds the members that matter.
 struct Matcher {
-    /// For each position in a row the source that it held last time.
-    guesses: Vec<usize>,
-    /// For each source the index of its member.
+    /// For each source the index of its member in the row that was matched last.
     slots: Vec<usize>,
 }
 
 impl Matcher {
     fn new(plan: &Plan) -> Self {
-        Self { guesses: Vec::new(), slots: vec![NOT_THERE; plan.sources.len()] }
+        Self { slots: vec![NOT_THERE; plan.sources.len()] }
     }
 
-    #[inline]
     fn match_row(&mut self, plan: &Plan, window: &[u8], fields: &[Field]) {
         self.slots.fill(NOT_THERE);
-        self.guesses.resize(self.guesses.len().max(fields.len()), NOT_THERE);
-        for (index, (field, guess)) in fields.iter().zip(&mut self.guesses).enumerate() {
+        for (index, field) in fields.iter().enumerate() {
             let key = window.get(field.key.clone()).unwrap_or_default();
-            let is_right = !field.key_is_escaped
-                && plan.sources.get(*guess).is_some_and(|source| source.as_bytes() == key);
-            if !is_right {
-                *guess = find_source(plan, key, field.key_is_escaped);
-            }
+            let source = find_source(plan, key, field.key_is_escaped);
             // The first of two members of one name wins.
-            if let Some(slot) = self.slots.get_mut(*guess)
+            if let Some(slot) = self.slots.get_mut(source)
                 && *slot == NOT_THERE
             {
                 *slot = index;
@@ -231,13 +222,15 @@ pub(crate) fn read_rows(
     let mut matcher = Matcher::new(plan);
     let mut fields = Vec::with_capacity(plan.sources.len());
     loop {
-        let row = match body.next_row(&mut fields) {
-            Ok(Some(row)) => row,
+        let (row, members) = match body.next_row(&mut fields) {
+            Ok(Some(found)) => found,
             Ok(None) => break,
             Err(message) => return Err((message, tally)),
         };
         tally.total += 1;
-        matcher.match_row(plan, body.window(), &fields);
+        if members == Members::Other {
+            matcher.match_row(plan, body.window(), &fields);
+        }
         let view = RowView { plan, window: body.window(), fields: &fields, slots: &matcher.slots };
         match take(&view, row.clone(), refused, sink) {
             Ok(Op::Upsert) => tally.upserts += 1,

@@ -39,7 +39,7 @@ fn starting(case: &mut Case<'_>) -> Outcome {
     let writers = case.writers();
     let is_of_copy = case.point.starts_with("copy_load") || case.point.starts_with("copy_chunk");
     let armed = case.arm(if is_of_copy { 3 } else { 1 })?;
-    case.pair.start_mirror_with(&tables_argument(), SMALL)?;
+    case.start(&tables_argument(), SMALL)?;
     case.strike(armed)?;
     case.settle(writers)
 }
@@ -182,7 +182,7 @@ fn a_blow_while_a_load_of_the_copy_goes_in_parts_loses_nothing() {
         case.pair.source.execute(NARROW_ROWS)?;
         let is_early = case.point == "copy_load_cut";
         let armed = case.arm(if is_early { 3 } else { 1 })?;
-        case.pair.start_mirror_with("tables => ARRAY['narrow']::regclass[]", NARROW)?;
+        case.start("tables => ARRAY['narrow']::regclass[]", NARROW)?;
         case.strike(armed)?;
         one_is_rejected(case, 999)
     });

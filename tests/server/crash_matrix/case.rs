@@ -49,7 +49,18 @@ impl Case<'_> {
     /// Runs the statement that brings a process to the point. The blow may take the session along before it has an answer, but
     /// not before it has committed.
     pub(super) fn provoke(&mut self, sql: &str) -> Outcome {
-        match self.pair.source.execute(sql) {
+        let outcome = self.pair.source.execute(sql);
+        self.unless_taken_along(outcome)
+    }
+
+    /// Likewise, the start of the mirror.
+    pub(super) fn start(&mut self, arguments: &str, options: &str) -> Outcome {
+        let outcome = self.pair.start_mirror_with(arguments, options);
+        self.unless_taken_along(outcome)
+    }
+
+    fn unless_taken_along(&mut self, outcome: Outcome) -> Outcome {
+        match outcome {
             Err(_) if self.blow == Blow::Kill && self.pair.source.value("SELECT 1").is_err() => Ok(()),
             outcome => outcome,
         }

@@ -32,7 +32,7 @@ pub(crate) struct Packer {
 /// So much of a body is compressed before it is decided whether the rest is.
 const PROBE_BYTES: usize = 1 << 20;
 /// A body goes as it is when its beginning shrinks to more than this.
-const WORTHWHILE_BYTES: usize = PROBE_BYTES / 8 * 7;
+const WORTHWHILE_BYTES: usize = PROBE_BYTES / 4 * 3;
 
 impl Packer {
     pub(crate) fn new() -> Self {

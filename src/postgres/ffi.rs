@@ -361,31 +361,7 @@ pub(super) unsafe fn deform_heap_tuple(
 ) {
     // SAFETY: the caller vouches for tuple, descriptor and room. The function reads the tuple's own memory and
     // never raises an error (heaptuple.c).
-    unsafe {
-        fetch_early((*tuple).t_data.cast(), (*tuple).t_len as usize);
-        raw::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-    }
-}
-
-/// Has the processor fetch what will be read from front to back with gaps: deforming goes from the length of one value to that
-/// of the next, and without this each of them is waited for alone. A quarter of the decoding of rows of 1.6 kB.
-///
-/// # Safety
-///
-/// So many bytes can be read.
-#[inline]
-unsafe fn fetch_early(data: *const u8, bytes: usize) {
-    /// The line of a processor's cache.
-    const LINE: usize = 64;
-    /// More than that is in no near cache when it is read.
-    const MOST: usize = 8 << 10;
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..bytes.min(MOST)).step_by(LINE) {
-        // SAFETY: a hint; the caller vouches for the bytes.
-        unsafe { std::arch::x86_64::_mm_prefetch(data.add(at).cast(), std::arch::x86_64::_MM_HINT_T0) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, bytes, LINE, MOST);
+    unsafe { raw::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) }
 }
 
 /// `scan_getnextslot` or `scan_getnextslot_tidrange` of an access method.

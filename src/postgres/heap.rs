@@ -1,9 +1,9 @@
 //! The process' own memory, between transactions that are decoded.
 //!
-//! The reorder buffer keeps the changes of a transaction in blocks of 8 MB and frees them at its end. glibc gives such
-//! memory back to the system at once, and the next transaction touches it anew, page by page: that was a third of the time
-//! in which rows of 1.6 kB were decoded. So the mirror worker keeps what was freed, about as much as the reorder buffer
-//! holds before it spills, and gives it back when nothing has been decoded for a while.
+//! The reorder buffer keeps the changes of a transaction in blocks of 8 MB and frees them at its end. glibc gives memory at
+//! the end of the heap back to the system, and the next transaction touches it anew, page by page: a worker that began by
+//! reading 330 MB of rows again had 91,580 page faults, and has 5,762. So the mirror worker keeps what was freed, about as much
+//! as the reorder buffer holds before it spills, and gives it back when nothing has been decoded for a while.
 
 use std::time::{Duration, Instant};
 

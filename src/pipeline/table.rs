@@ -381,7 +381,6 @@ impl Table {
         operation: Operation,
         shared: &mut Shared,
     ) -> Result<Pushed, PushError> {
-        let is_loading = self.is_loading();
         let Some((writing, batch)) = self.writing.as_ref().zip(self.open.get_mut(place)) else {
             return Err(PushError::Removed);
         };
@@ -390,9 +389,10 @@ impl Table {
         }
         batch.record(bytes, operation, &shared.hasher).map_err(|fault| writing.encoder.error(fault))?;
         shared.held_bytes += bytes.end - bytes.start + ROW_OVERHEAD;
-        let limits = &shared.limits;
-        let most_bytes = if is_loading { limits.batch_max_bytes } else { limits.batch_ample_bytes };
-        let full = batch.rows() >= limits.batch_max_rows || batch.buffer_bytes() >= most_bytes;
+        let (limits, rows, bytes) = (&shared.limits, batch.rows(), batch.buffer_bytes());
+        let full = rows >= limits.batch_max_rows
+            || bytes >= limits.batch_max_bytes
+            || (bytes >= limits.batch_ample_bytes && !self.is_loading());
         Ok(if full { Pushed::Full } else { Pushed::Open })
     }
 

@@ -172,6 +172,20 @@ mod tests {
     }
 
     #[test]
+    fn body_is_compressed_if_it_shrinks_by_a_quarter() {
+        for (percent, expected) in [(15, Compression::None), (35, Compression::Lz4Frame)] {
+            let mut buffer = noise(3_000_000);
+            for block in buffer.chunks_mut(10_000) {
+                let (same, _) = block.split_at_mut(percent * 100);
+                same.fill(b'x');
+            }
+            let load = load(buffer, std::iter::once(0..3_000_000).collect());
+            let packed = Packer::new().pack(&load, Compression::Lz4Frame).unwrap().compression;
+            assert_eq!(packed, expected, "{percent} of 100 bytes are the same");
+        }
+    }
+
+    #[test]
     fn body_that_does_not_shrink_goes_as_it_is() {
         let buffer = noise(3_000_000);
         let mut packer = Packer::new();

@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use crate::load_headers::BodyShape;
-use crate::ndjson::{self, Field, Members, ScanError, Scanner};
+use crate::ndjson::{self, Field, ScanError};
+use crate::scanner::{Members, Scanner};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

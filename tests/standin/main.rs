@@ -41,6 +41,7 @@ mod ndjson;
 mod plan;
 mod request_log;
 mod rows;
+mod scanner;
 mod select;
 mod server;
 mod show;

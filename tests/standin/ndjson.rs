@@ -25,7 +25,7 @@ pub(crate) enum Shape {
 }
 
 /// One member of a row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Field {
     /// The key between its quotes.
     pub(crate) key: Range<usize>,
@@ -43,7 +43,7 @@ pub(crate) enum ScanError {
     Malformed(String),
 }
 
-type Scan<T> = Result<T, ScanError>;
+pub(crate) type Scan<T> = Result<T, ScanError>;
 
 fn malformed<T>(what: &str, at: usize) -> Scan<T> {
     Err(ScanError::Malformed(format!("parse error: {what} at byte {at}")))
@@ -55,73 +55,6 @@ pub(crate) fn skip_space(data: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-/// How a row's members compare with those of the row before.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Members {
-    /// The same keys in the same order.
-    Same,
-    /// Perhaps others.
-    Other,
-}
-
-/// Reads one row after another. Rows of a load nearly always have the same members in the same order and without blanks, so
-/// each is first read as if it were like the one before.
-#[derive(Default)]
-pub(crate) struct Scanner {
-    /// What stands before each value: `{"name":`, `,"name":`.
-    before: Vec<Vec<u8>>,
-}
-
-impl Scanner {
-    /// Reads the object that begins at `at`; returns where it ends.
-    #[inline]
-    pub(crate) fn scan(&mut self, data: &[u8], at: usize, fields: &mut Vec<Field>) -> Scan<(usize, Members)> {
-        if let Some(end) = self.scan_as_before(data, at, fields) {
-            return Ok((end, Members::Same));
-        }
-        let end = scan_object(data, at, fields)?;
-        self.remember(data, at, fields);
-        Ok((end, Members::Other))
-    }
-
-    /// None when it is another row, or none at all.
-    #[inline]
-    fn scan_as_before(&self, data: &[u8], mut at: usize, fields: &mut Vec<Field>) -> Option<usize> {
-        fields.clear();
-        if self.before.is_empty() {
-            return None;
-        }
-        for before in &self.before {
-            if !data.get(at..)?.starts_with(before) {
-                return None;
-            }
-            let begin = at + before.len();
-            let (shape, value, end) = scan_value(data, begin, 1).ok()?;
-            fields.push(Field { key: at + 2..begin - 2, key_is_escaped: false, shape, value });
-            at = end;
-        }
-        (data.get(at) == Some(&b'}')).then_some(at + 1)
-    }
-
-    #[cold]
-    fn remember(&mut self, data: &[u8], at: usize, fields: &[Field]) {
-        self.before.clear();
-        for (number, field) in fields.iter().enumerate() {
-            if field.key_is_escaped {
-                return self.before.clear();
-            }
-            let first = if number == 0 { b'{' } else { b',' };
-            let key = data.get(field.key.clone()).unwrap_or_default();
-            self.before.push([&[first, b'"'], key, b"\":"].concat());
-        }
-        // With blanks between its members no row looks like this.
-        let mut again = Vec::with_capacity(fields.len());
-        if self.scan_as_before(data, at, &mut again).is_none() {
-            self.before.clear();
-        }
-    }
 }
 
 /// Reads the object that begins at `at`; returns where it ends.
@@ -163,7 +96,7 @@ fn expect(data: &[u8], at: usize, byte: u8) -> Scan<usize> {
 }
 
 /// Shape, inner range and end of the value at `at`.
-fn scan_value(data: &[u8], at: usize, depth: usize) -> Scan<(Shape, Range<usize>, usize)> {
+pub(crate) fn scan_value(data: &[u8], at: usize, depth: usize) -> Scan<(Shape, Range<usize>, usize)> {
     let whole = |shape, end: usize| Ok((shape, at..end, end));
     match data.get(at) {
         Some(b'"') => {
@@ -375,55 +308,16 @@ mod tests {
     use super::*;
 
     /// Key, shape and text of each member, and how many bytes the object took.
-    type Found = (Vec<(String, Shape, String)>, usize);
+    type Members = (Vec<(String, Shape, String)>, usize);
 
-    fn found(text: &str, fields: &[Field], end: usize) -> Found {
-        let member = |f: &Field| (text[f.key.clone()].to_owned(), f.shape, text[f.value.clone()].to_owned());
-        (fields.iter().map(member).collect(), end)
-    }
-
-    fn scan(text: &str) -> Scan<Found> {
+    fn scan(text: &str) -> Scan<Members> {
         let mut fields = Vec::new();
         let end = scan_object(text.as_bytes(), 0, &mut fields)?;
-        Ok(found(text, &fields, end))
-    }
-
-    #[test]
-    fn row_is_read_the_same_whatever_the_row_before_was() {
-        let rows = [
-            r#"{"a":1,"b":"x"}"#,
-            r#"{"a":-2.5e3,"b":"\"y"}"#,
-            r#"{"a":1,"b":null}"#,
-            r#"{ "a":1,"b":null}"#,
-            r#"{"a":1,"b":null }"#,
-            r#"{"a":1 ,"b":{"c":[]}}"#,
-            r#"{"a":1}"#,
-            r#"{"a":1,"b":2,"c":3}"#,
-            r#"{"b":1,"a":2}"#,
-            r#"{"\u0061":1,"b":2}"#,
-            r#"{}"#,
-            r#"{"a":1,"b":}"#,
-            r#"{"a":1,"b":"x"#,
-            r#"{"a":1,"b":"x""#,
-            r#"{"a":1,"b":01}"#,
-            r#"{"a":1,"bb":1}"#,
-        ];
-        for first in rows {
-            for second in rows {
-                let mut scanner = Scanner::default();
-                let mut fields = Vec::new();
-                let _ = scanner.scan(first.as_bytes(), 0, &mut fields);
-                let again = scanner
-                    .scan(second.as_bytes(), 0, &mut fields)
-                    .map(|(end, _)| found(second, &fields, end));
-                assert_eq!(again, scan(second), "{second} after {first}");
-            }
-        }
-        let mut scanner = Scanner::default();
-        let likeness = [rows[0], rows[1], rows[6], rows[0], rows[3], rows[3]]
-            .map(|row| scanner.scan(row.as_bytes(), 0, &mut Vec::new()).unwrap().1);
-        use Members::{Other, Same};
-        assert_eq!(likeness, [Other, Same, Other, Other, Other, Other]);
+        let list = fields
+            .iter()
+            .map(|f| (text[f.key.clone()].into(), f.shape, text[f.value.clone()].into()))
+            .collect();
+        Ok((list, end))
     }
 
     fn is_malformed(text: &str) -> bool {

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use crate::body::Body;
 use crate::load_headers::Strictness;
-use crate::ndjson::{Field, Members, Shape, unescape};
+use crate::ndjson::{Field, Shape, unescape};
 use crate::plan::{Op, OpSource, Plan, Target};
+use crate::scanner::Members;
 use crate::values::{Cell, Misfit, Raw, binary, convert};
 
 /// The longest encoded key.
@@ -156,28 +157,16 @@ pub(crate) fn check_key(plan: &Plan, keys: &[Cell<'_>]) -> Result<(), RowError> 
     Ok(())
 }
 
-/// Finds the members that matter.
-struct Matcher {
-    /// For each source the index of its member in the row that was matched last.
-    slots: Vec<usize>,
-}
-
-impl Matcher {
-    fn new(plan: &Plan) -> Self {
-        Self { slots: vec![NOT_THERE; plan.sources.len()] }
-    }
-
-    fn match_row(&mut self, plan: &Plan, window: &[u8], fields: &[Field]) {
-        self.slots.fill(NOT_THERE);
-        for (index, field) in fields.iter().enumerate() {
-            let key = window.get(field.key.clone()).unwrap_or_default();
-            let source = find_source(plan, key, field.key_is_escaped);
-            // The first of two members of one name wins.
-            if let Some(slot) = self.slots.get_mut(source)
-                && *slot == NOT_THERE
-            {
-                *slot = index;
-            }
+/// Finds the members that matter: for each source the index of its member.
+fn match_members(plan: &Plan, window: &[u8], fields: &[Field], slots: &mut [usize]) {
+    slots.fill(NOT_THERE);
+    for (index, field) in fields.iter().enumerate() {
+        let key = window.get(field.key.clone()).unwrap_or_default();
+        // The first of two members of one name wins.
+        if let Some(slot) = slots.get_mut(find_source(plan, key, field.key_is_escaped))
+            && *slot == NOT_THERE
+        {
+            *slot = index;
         }
     }
 }
@@ -219,7 +208,7 @@ pub(crate) fn read_rows(
     sink: &mut impl RowSink,
 ) -> Result<Tally, (String, Tally)> {
     let mut tally = Tally::default();
-    let mut matcher = Matcher::new(plan);
+    let mut slots = vec![NOT_THERE; plan.sources.len()];
     let mut fields = Vec::with_capacity(plan.sources.len());
     loop {
         let (row, members) = match body.next_row(&mut fields) {
@@ -229,9 +218,9 @@ pub(crate) fn read_rows(
         };
         tally.total += 1;
         if members == Members::Other {
-            matcher.match_row(plan, body.window(), &fields);
+            match_members(plan, body.window(), &fields, &mut slots);
         }
-        let view = RowView { plan, window: body.window(), fields: &fields, slots: &matcher.slots };
+        let view = RowView { plan, window: body.window(), fields: &fields, slots: &slots };
         match take(&view, row.clone(), refused, sink) {
             Ok(Op::Upsert) => tally.upserts += 1,
             Ok(Op::Delete) => tally.deletes += 1,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Failure, Outcome};
+use crate::harness::{Failure, Outcome, own_size};
 
 /// One process, by its id.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,7 @@ impl Process {
 
     /// Proportional set size without shared memory, in bytes: what goes when the process goes.
     pub(crate) fn memory(self) -> Outcome<u64> {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
-        Ok((field(&rollup, "Pss_Anon:")? + field(&rollup, "Pss_File:")?) << 10)
+        own_size(&self.0.to_string())
     }
 }
 

@@ -35,6 +35,7 @@ mod late_statements;
 mod lifecycle;
 mod loads;
 mod mark;
+mod memory;
 mod metadata;
 mod mixed;
 mod names;

@@ -237,7 +237,6 @@ impl Streamer {
                 Ok(has_decoded) => has_decoded,
                 Err(stop) => return self.stand_still(stop),
             };
-            self.freed_memory.turn(has_decoded);
             self.sleep = if has_decoded { SHORTEST_SLEEP } else { (self.sleep * 2).min(self.longest_sleep) };
             let deadline = self.decoder.feed().time_to_next_seal();
             let sleep = deadline.map_or(self.sleep, |deadline| deadline.min(self.sleep));
@@ -269,6 +268,7 @@ impl Streamer {
         let before = self.decoder.feed().received_lsn();
         let until = Instant::now() + TURN;
         let position = self.decoder.decode_records(end, |feed| feed.is_time_for_a_pause(until));
+        self.freed_memory.turn(position.0.saturating_sub(before.0));
         let feed = self.decoder.feed();
         self.retry = retry(&self.mirror.name, self.retry, feed);
         complete_rows(&self.mirror, feed);

@@ -1,10 +1,9 @@
 //! What the processes of an export need, whatever the values are.
 
-use std::fs;
 use std::path::Path;
 
 use super::{import, place, start};
-use crate::harness::{Outcome, PATIENCE, Pair, Settings, wait_until};
+use crate::harness::{Outcome, PATIENCE, Pair, Settings, proportional_size, wait_until};
 use crate::on_its_own_cluster;
 
 /// For all processes of an export together.
@@ -42,16 +41,9 @@ fn most_memory(pair: &mut Pair, directory: &Path, options: &str) -> Outcome<u64>
     wait_until("it is written", PATIENCE, || {
         let pids =
             pair.source.rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'dbmazz export%'")?;
-        let all: u64 = pids.iter().flatten().flatten().filter_map(|pid| proportional_size(pid)).sum();
+        let all: u64 = pids.iter().flatten().flatten().filter_map(|pid| proportional_size(pid).ok()).sum();
         most = most.max(all);
         pair.source.is_true(&format!("SELECT state = 'done' FROM dbmazz.export WHERE export_id = {id}"))
     })?;
     Ok(most)
-}
-
-/// The proportional set size of a process, in bytes.
-fn proportional_size(pid: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }

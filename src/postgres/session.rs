@@ -142,6 +142,9 @@ pub(super) fn leave_to_look_again(mirror: &str) {
     unsafe { pg_sys::proc_exit(0) }
 }
 
+/// How often [`with_present_catalogs`] invalidates everything.
+pub(super) const INVALIDATIONS_OF_PRESENT_CATALOGS: u64 = 2;
+
 /// Runs `body`, which reads catalogs as they are now, in a process that decodes: what it leaves in the caches must not be
 /// taken for the past, nor the other way round (logicalfuncs.c does the same).
 pub(super) fn with_present_catalogs<T>(body: impl FnOnce() -> T) -> T {

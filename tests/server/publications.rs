@@ -1,6 +1,8 @@
 //! Publications that exist: their filters, lists and operations, for the copy as for the stream; and tables that join and
 //! leave them.
 
+mod looks;
+
 use crate::harness::{Comparison, Outcome, PATIENCE, Pair, wait_until};
 use crate::on_a_pair;
 

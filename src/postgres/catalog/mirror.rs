@@ -147,6 +147,13 @@ pub(in crate::postgres) fn transaction<T>(mirror: &str, body: impl FnOnce() -> T
     })
 }
 
+/// Likewise, with the mirror's row locked as by [`lock`]. None, and nothing was run, when somebody else has it locked, or when
+/// the mirror is gone. Workers.
+pub(in crate::postgres) fn transaction_alone<T>(mirror: &str, body: impl FnOnce() -> T) -> Option<T> {
+    let sql = "SELECT FROM dbmazz.mirror WHERE mirror = $1 FOR NO KEY UPDATE SKIP LOCKED";
+    session::transaction(|| (query::run(sql, &[mirror.into()]) == 1).then(body))
+}
+
 /// Writes down the state of a mirror. With an error the time is noted, too; without one the last error stays. Worker.
 pub(in crate::postgres) fn write_state(mirror: &str, state: MirrorState, error: Option<&str>) {
     query::run(

@@ -6,6 +6,10 @@
 //!
 //! Every such change invalidates the relations that it is about, here as in any process, so as long as none is invalidated
 //! nobody asks.
+//!
+//! Users add and remove tables of the mirror as well (`dbmazz_add_table`). A list of tables that is later than the publication it
+//! is compared with has some that seem to have left, so both are read while nobody else may change the list; if somebody is at it,
+//! in a transaction that may last, the stream does not wait for its end, but looks later.
 
 use std::time::{Duration, Instant};
 
@@ -47,24 +51,26 @@ impl PublicationWatch {
         if self.looks == 0 || Instant::now() < self.not_before {
             return;
         }
-        self.looks -= 1;
-        let has_changed = session::with_present_catalogs(|| {
-            catalog::mirror::transaction(&mirror.name, || follow(mirror, name))
+        let before = decode::invalidations();
+        let followed = session::with_present_catalogs(|| {
+            catalog::mirror::transaction_alone(&mirror.name, || follow(mirror, name))
         });
-        if has_changed {
+        if followed == Some(true) {
             failpoint::hit("publication_followed");
             shmem::tables_changed(&mirror.name);
         }
-        // The look itself has invalidated everything.
-        self.seen = decode::invalidations();
+        // More than the look's own may be of a change that it did not see.
+        self.seen = before + session::INVALIDATIONS_OF_PRESENT_CATALOGS;
+        self.looks -= u32::from(followed.is_some());
         self.not_before = Instant::now() + INTERVAL;
     }
 }
 
 /// Compares the publication with the tables of the mirror. Returns whether these are others by now. A publication that was
-/// dropped changes nothing: pgoutput says so when it is needed.
+/// dropped changes nothing: pgoutput says so when it is needed. Nobody else may add or remove tables meanwhile.
 fn follow(mirror: &Mirror, name: &str) -> bool {
     let Some(publication) = publication::read(name) else { return false };
+    failpoint::hit("publication_read");
     let present = catalog::table::list(&mirror.name);
     let mut has_changed = false;
     for table in &present {

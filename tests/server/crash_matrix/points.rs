@@ -79,7 +79,7 @@ pub(super) const DROP_EARLY: &[&str] = &["drop_worker_stopped"];
 pub(super) const DROP_LATE: &[&str] = &["drop_slot_dropped"];
 
 /// While a mirror writes down which tables its publication has now.
-pub(super) const PUBLICATION: &[&str] = &["publication_followed"];
+pub(super) const PUBLICATION: &[&str] = &["publication_read", "publication_followed"];
 
 /// Struck beside the tests of imports.
 pub(super) const ELSEWHERE: &[&str] = &["import_step_done"];

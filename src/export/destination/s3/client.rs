@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, S3Action};
@@ -24,6 +24,8 @@ pub(super) struct Client {
     retry_timeout: Duration,
     /// Set when nobody wants the answers any more.
     stopped: AtomicBool,
+    /// Requests that have no answer yet.
+    in_flight: AtomicUsize,
 }
 
 /// What came back, when it is good.
@@ -77,12 +79,20 @@ impl Client {
             endpoint: config.endpoint.clone(),
             retry_timeout: config.retry_timeout,
             stopped: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
         })
     }
 
-    /// Ends requests in flight, and sends no more. Of no use afterwards.
+    /// Sends no more, and cuts off what has no answer within [`GRACE`]. Of no use afterwards.
+    ///
+    /// A request that the server has whole is carried out whether or not anybody waits for its answer. A part that arrives like
+    /// that after its upload has been aborted would stay.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        let end = Instant::now() + GRACE;
+        while self.in_flight.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            std::thread::sleep(SLICE);
+        }
         self.agent.clone().shutdown();
     }
 
@@ -257,15 +267,17 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut was_cut = false;
         loop {
-            let reason = match self.send_once(sign().as_str(), method) {
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            let sent = self.send_once(sign().as_str(), method);
+            let judged = sent.map(|response| self.judge(name, response, method, was_cut));
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            let reason = match judged {
+                Ok(Verdict::Done(answer)) => return answer,
+                Ok(Verdict::Repeat(reason)) => reason,
                 Err(reason) => {
                     was_cut = true;
                     reason
                 }
-                Ok(response) => match self.judge(name, response, method, was_cut) {
-                    Verdict::Done(answer) => return answer,
-                    Verdict::Repeat(reason) => reason,
-                },
             };
             if self.stopped.load(Ordering::SeqCst) || Instant::now() + pause > deadline {
                 return Err(StoreError::Unreachable { endpoint: self.endpoint.clone(), reason });
@@ -406,6 +418,11 @@ const VALID: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_millis(20);
+/// So long the last answers are waited for.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// More than a range of a download, and more than a page of a list.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests;

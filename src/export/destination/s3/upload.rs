@@ -77,7 +77,7 @@ impl S3Writer {
         let id = run_beside(&*self.host, &self.config, move || {
             let id = client.begin_upload(&name)?;
             // Written down before anybody could be interrupted.
-            remember(&config, &client.key(&name), &id);
+            remember(&config, &client, &name, &id);
             Ok(id)
         })?;
         let (parts, take) = bounded::<Part>(0);
@@ -251,14 +251,17 @@ impl Drop for S3Writer {
 /// An upload that has been begun by this process, and neither completed nor aborted.
 struct Unfinished {
     config: Arc<S3Config>,
+    /// Whose requests the parts are.
+    client: Arc<Client>,
     key: String,
     id: String,
 }
 
 static UNFINISHED: Mutex<Vec<Unfinished>> = Mutex::new(Vec::new());
 
-fn remember(config: &Arc<S3Config>, key: &str, id: &str) {
-    let upload = Unfinished { config: Arc::clone(config), key: key.to_owned(), id: id.to_owned() };
+fn remember(config: &Arc<S3Config>, client: &Arc<Client>, name: &str, id: &str) {
+    let (config, client, key) = (Arc::clone(config), Arc::clone(client), client.key(name));
+    let upload = Unfinished { config, client, key, id: id.to_owned() };
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(upload);
 }
 
@@ -271,6 +274,7 @@ fn forget(id: &str) {
 pub fn abort_all_unfinished() {
     let uploads = std::mem::take(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner));
     for upload in uploads {
+        upload.client.stop();
         if let Ok(client) = Client::for_the_end(&upload.config) {
             let _ = client.abort_upload(&upload.key, &upload.id);
         }

@@ -7,6 +7,7 @@
 //! ```text
 //! dbmazz_failpoints/<point>       what to do: `error`, `kill`, `term` or `wait`, and after how many passes, "kill 3"
 //! dbmazz_failpoints/<point>.hit   the same file, renamed by the process that is about to do it
+//! dbmazz_failpoints/turn          locked by the process that looks at an order, so that every pass counts
 //! ```
 //!
 //! The rename makes it happen once, and tells the test that it did. A process that waits goes on when the renamed file is
@@ -23,8 +24,8 @@ pub(super) use armed::{announce, hit};
 
 #[cfg(feature = "failpoints")]
 mod armed {
-    use std::fs;
-    use std::path::{Path, PathBuf};
+    use std::fs::{self, File};
+    use std::path::Path;
     use std::time::Duration;
 
     use pgrx::prelude::*;
@@ -43,27 +44,29 @@ mod armed {
     /// A process passes the point `name`. Not where an ERROR must not be raised.
     pub(in super::super) fn hit(name: &str) {
         let armed = Path::new(DIRECTORY).join(name);
-        let Ok(order) = fs::read_to_string(&armed) else { return };
-        let (action, passes) = order.trim().split_once(' ').unwrap_or((order.trim(), "0"));
-        let passes: u32 = passes.parse().unwrap_or(0);
-        if passes > 0 {
-            let_pass(&armed, &format!("{action} {}", passes - 1));
-            return;
-        }
-        let reached = armed.with_extension("hit");
-        // Of several processes only one can rename it.
-        if fs::rename(&armed, &reached).is_ok() {
-            log!("failpoint \"{name}\": {action}");
-            act(name, action, &reached);
-        }
+        let Some(action) = order(&armed) else { return };
+        log!("failpoint \"{name}\": {action}");
+        act(name, &action, &armed.with_extension("hit"));
     }
 
-    /// Counts a pass. Two processes that pass at once may count as one: the point is reached a pass later.
-    fn let_pass(armed: &Path, order: &str) {
-        let written = PathBuf::from(DIRECTORY).join(format!("pass.{}", std::process::id()));
-        if fs::write(&written, order).is_ok() && armed.exists() {
-            let _ = fs::rename(&written, armed);
+    /// What this process has to do, if the point is armed and it is the one: everybody before counts a pass.
+    fn order(armed: &Path) -> Option<String> {
+        if !armed.exists() {
+            return None;
         }
+        let turn = File::create(Path::new(DIRECTORY).join("turn")).ok()?;
+        turn.lock().ok()?;
+        let order = fs::read_to_string(armed).ok()?;
+        let (action, passes) = order.trim().split_once(' ').unwrap_or((order.trim(), "0"));
+        let passes: u32 = passes.parse().unwrap_or(0);
+        if passes == 0 {
+            return fs::rename(armed, armed.with_extension("hit")).is_ok().then(|| action.to_owned());
+        }
+        let written = armed.with_extension("passed");
+        fs::write(&written, format!("{action} {}", passes - 1))
+            .and_then(|()| fs::rename(&written, armed))
+            .ok()?;
+        None
     }
 
     fn act(name: &str, action: &str, reached: &Path) {

@@ -3,7 +3,7 @@
 //! They are in builds with the cargo feature `failpoints` only, which `make test-server` makes for its own copy of
 //! the server; `src/postgres/failpoint.rs` says what the files mean.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::account::Account;
@@ -36,6 +36,7 @@ impl Action {
 /// A point that was armed. When dropped it is disarmed, and a process that waits there goes on.
 pub(crate) struct Failpoint {
     point: String,
+    turn: PathBuf,
     armed: PathBuf,
     reached: PathBuf,
 }
@@ -49,9 +50,12 @@ impl Failpoint {
         passes: u64,
     ) -> Outcome<Self> {
         let directory = data.join("dbmazz_failpoints");
+        let turn = directory.join("turn");
         if !directory.exists() {
-            fs::create_dir(&directory)?;
+            fs::create_dir_all(&directory)?;
             account.own(&directory)?;
+            File::create(&turn)?;
+            account.own(&turn)?;
         }
         let armed = directory.join(point);
         let reached = armed.with_extension("hit");
@@ -60,7 +64,7 @@ impl Failpoint {
         account.own(&written)?;
         // In one step: a process must not read half of an order.
         fs::rename(&written, &armed)?;
-        Ok(Self { point: point.to_owned(), armed, reached })
+        Ok(Self { point: point.to_owned(), turn, armed, reached })
     }
 
     /// Whether a process has come by.
@@ -82,8 +86,11 @@ impl Failpoint {
 
 impl Drop for Failpoint {
     fn drop(&mut self) {
+        // A process that counts its pass would arm it again.
+        let turn = File::open(&self.turn).and_then(|turn| turn.lock().map(|()| turn));
         // Either is there, or neither when the cluster is gone.
         let _ = fs::remove_file(&self.armed);
         let _ = fs::remove_file(&self.reached);
+        drop(turn);
     }
 }

@@ -10,7 +10,7 @@
 //! * `tuple`: a tuple becomes values; decode and scan meet here.
 //! * `encoding`: databases whose encoding is not UTF8.
 //! * `store`: destinations of exports: who may use them, and how a process of PostgreSQL waits for them.
-//! * `shmem`: what the processes tell each other.
+//! * `process`: how processes are started and followed. `shmem`: what they tell each other.
 //! * `labels`: numbers for loads, reserved before they are used.
 //! * `caught`: what an error says that ends a process. `clock`: the time. `heap`: memory that was freed.
 //! * `failpoint`: where tests make a process fail; nothing in any other build. `rangeless`: an access method for tests.
@@ -39,6 +39,7 @@ mod labels;
 mod latch;
 mod loader;
 mod lsn_datum;
+mod process;
 #[cfg(feature = "failpoints")]
 mod rangeless;
 mod scan;

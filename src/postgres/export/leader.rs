@@ -18,9 +18,10 @@ use pgrx::prelude::*;
 
 use super::super::catalog::export::{ChunkPlan, ExportRow, ExportTable, Section};
 use super::super::encoding::own_text;
+use super::super::process::Child;
 use super::super::{catalog, compat, failpoint, latch, session, slot};
 use super::plan::{self, NoPlan};
-use super::process::{self, Child, Identity, ProcessKind, must};
+use super::process::{self, Identity, ProcessKind, must};
 use super::schema::{self, Definitions, Dump};
 use super::worker::{open, writing};
 use super::{assemble, shared};
@@ -187,7 +188,7 @@ impl Leader {
             if let Some(held) = held.filter(|held| held.is_there) {
                 break held;
             }
-            if self.children.iter_mut().any(Child::is_gone) {
+            if self.children.iter().any(Child::is_gone) {
                 return Err(Stop::Failed(
                     self.reason_of_others("the process that holds the snapshot has ended"),
                 ));
@@ -392,7 +393,7 @@ impl Leader {
     /// Workers that have found nothing more to do. True when there was one. The holder must not be among those that end.
     fn forget_ended_workers(&mut self) -> Result<bool, Stop> {
         let before = self.children.len();
-        if self.children.first_mut().is_some_and(Child::is_gone) {
+        if self.children.first().is_some_and(Child::is_gone) {
             return Err(Stop::Failed(self.reason_of_others("the process that held the snapshot has ended")));
         }
         let mut is_first = true;
@@ -445,7 +446,7 @@ impl Leader {
         for child in &self.children {
             child.terminate();
         }
-        while !self.children.iter_mut().all(Child::is_gone) {
+        while !self.children.iter().all(Child::is_gone) {
             latch::wait(None, GLANCE);
         }
     }

@@ -3,14 +3,14 @@
 //! An error ends a process; its text is kept in shared memory, where the leader finds it and writes it down. SIGTERM is
 //! a FATAL and leaves nothing but what the callbacks of [`on_exit`] do.
 
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 
-use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::caught::text_of;
-use super::super::{encoding, session, signal, store};
+use super::super::process::{self, Child, NoWorkerSlot, Program};
+use super::super::{encoding, session, store};
 use super::shared;
 use crate::export::destination::StoreError;
 
@@ -23,108 +23,24 @@ pub(super) enum ProcessKind {
 }
 
 impl ProcessKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Leader => "dbmazz export leader",
-            Self::Holder => "dbmazz export holder",
-            Self::Worker => "dbmazz export",
-        }
-    }
-
-    const fn function(self) -> &'static str {
-        match self {
-            Self::Leader => "dbmazz_export_leader_main",
-            Self::Holder => "dbmazz_export_holder_main",
-            Self::Worker => "dbmazz_export_main",
-        }
-    }
-}
-
-/// All slots of `max_worker_processes` are taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NoWorkerSlot;
-
-/// A process that this one has started and is told about when it ends.
-pub(super) struct Child {
-    handle: *mut pg_sys::BackgroundWorkerHandle,
-    is_gone: bool,
-}
-
-impl Child {
-    /// Whether it has ended.
-    pub(super) fn is_gone(&mut self) -> bool {
-        if !self.is_gone {
-            let mut pid = 0;
-            // SAFETY: the handle is of memory that lives as long as the process.
-            let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.handle, &raw mut pid) };
-            self.is_gone = matches!(
-                status,
-                pg_sys::BgwHandleStatus::BGWH_STOPPED | pg_sys::BgwHandleStatus::BGWH_POSTMASTER_DIED
-            );
-        }
-        self.is_gone
-    }
-
-    /// Asks it to end, also if it has not started yet.
-    pub(super) fn terminate(&self) {
-        // SAFETY: as above.
-        unsafe { pg_sys::TerminateBackgroundWorker(self.handle) };
+    const fn program(self) -> Program {
+        let (name, main) = match self {
+            Self::Leader => ("dbmazz export leader", "dbmazz_export_leader_main"),
+            Self::Holder => ("dbmazz export holder", "dbmazz_export_holder_main"),
+            Self::Worker => ("dbmazz export", "dbmazz_export_main"),
+        };
+        Program { name, main }
     }
 }
 
 /// Starts a process that this one looks after.
 pub(super) fn start_child(kind: ProcessKind, id: i64, generation: u64) -> Result<Child, NoWorkerSlot> {
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: the handle lives in a context that lives as long as the process.
-    unsafe {
-        let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-        let result = register(kind, id, generation, &raw mut handle);
-        pg_sys::MemoryContextSwitchTo(previous);
-        result?;
-    }
-    Ok(Child { handle, is_gone: false })
+    Child::start(kind.program(), shared::my_database().into(), &format!("{id} {generation}"))
 }
 
 /// Starts a process of an export in this database. Raises no error, so that it may run after a commit.
 pub(super) fn start(kind: ProcessKind, id: i64, generation: u64) -> Result<(), NoWorkerSlot> {
-    // SAFETY: no handle is asked for.
-    unsafe { register(kind, id, generation, std::ptr::null_mut()) }
-}
-
-/// # Safety
-///
-/// `handle` is null, or a place for a handle, which is allocated in the current memory context.
-unsafe fn register(
-    kind: ProcessKind,
-    id: i64,
-    generation: u64,
-    handle: *mut *mut pg_sys::BackgroundWorkerHandle,
-) -> Result<(), NoWorkerSlot> {
-    let mut worker = pg_sys::BackgroundWorker {
-        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
-        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
-        bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-        bgw_main_arg: pg_sys::Datum::from(shared::my_database()),
-        // SAFETY: set before a process runs anything of ours.
-        bgw_notify_pid: if handle.is_null() { 0 } else { unsafe { pg_sys::MyProcPid } },
-        ..pg_sys::BackgroundWorker::default()
-    };
-    fill(&mut worker.bgw_name, kind.name());
-    fill(&mut worker.bgw_type, kind.name());
-    fill(&mut worker.bgw_library_name, "dbmazz");
-    fill(&mut worker.bgw_function_name, kind.function());
-    fill(&mut worker.bgw_extra, &format!("{id} {generation}"));
-    // SAFETY: all texts are terminated; the caller vouches for the handle, without which nothing is allocated.
-    let taken = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&raw mut worker, handle) };
-    if taken { Ok(()) } else { Err(NoWorkerSlot) }
-}
-
-/// As much of an ASCII text as there is room for, and a zero.
-fn fill(room: &mut [c_char], text: &str) {
-    let last = room.len().saturating_sub(1);
-    for (place, byte) in room.iter_mut().take(last).zip(text.bytes()) {
-        *place = byte.cast_signed();
-    }
+    process::start(kind.program(), shared::my_database().into(), &format!("{id} {generation}"))
 }
 
 /// What a process knows when it begins.
@@ -136,14 +52,11 @@ pub(super) struct Identity {
     pub(super) pid: i32,
 }
 
-/// What every process of an export does first: signals, its database, its settings.
+/// What every process of an export does first.
 pub(super) fn enter(argument: pg_sys::Datum) -> Option<Identity> {
-    signal::install_handlers();
-    let database = pg_sys::Oid::from(argument.value() as u32);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
-    session::prepare();
+    let database = process::enter(argument, None);
     session::transaction(use_encoding_of_database);
-    let (id, generation) = BackgroundWorker::get_extra().split_once(' ')?;
+    let (id, generation) = process::extra().split_once(' ')?;
     // SAFETY: set before any worker runs.
     let pid = unsafe { pg_sys::MyProcPid };
     on_exit(leave);

@@ -2,9 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use pgrx::bgworkers::{
-    BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
-};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -14,37 +11,23 @@ use super::plan::{self, LAST_PHASE, is_parallel};
 use super::table::{self, Import};
 use super::{begin, copy, place, presence};
 use crate::postgres::caught::{report_of, text_of};
-use crate::postgres::{latch, session, signal};
+use crate::postgres::process::{self, Child, NoWorkerSlot, Program};
+use crate::postgres::{latch, session};
+
+const LEADER: Program = Program { name: "dbmazz import", main: "dbmazz_import_main" };
+const WORKER: Program = Program { name: "dbmazz import worker", main: "dbmazz_import_worker_main" };
 
 /// Starts the leader of an import.
-///
-/// # Errors
-///
-/// All slots of `max_worker_processes` are taken.
-pub(super) fn start(
-    database: pg_sys::Oid,
-    id: i64,
-) -> Result<DynamicBackgroundWorker, BackgroundWorkerStatus> {
-    BackgroundWorkerBuilder::new("dbmazz import")
-        .set_type("dbmazz import")
-        .set_library("dbmazz")
-        .set_function("dbmazz_import_main")
-        .enable_spi_access()
-        .set_argument(Some(pg_sys::Datum::from(database)))
-        .set_extra(&id.to_string())
-        .load_dynamic()
-        .map_err(|_| BackgroundWorkerStatus::Stopped)
+pub(super) fn start(database: pg_sys::Oid, id: i64) -> Result<(), NoWorkerSlot> {
+    process::start(LEADER, database, &id.to_string())
 }
 
 /// Main function of `dbmazz import`. Its arguments are the database and the import.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_import_main(argument: pg_sys::Datum) {
-    signal::install_handlers();
-    let database = pg_sys::Oid::from(argument.value() as u32);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
-    session::prepare();
-    let Ok(id) = BackgroundWorker::get_extra().parse() else { return };
+    let database = process::enter(argument, None);
+    let Ok(id) = process::extra().parse() else { return };
     guarded(id, move || {
         if session::transaction(|| presence::become_leader(id)) {
             lead(database, id);
@@ -156,19 +139,13 @@ const SLOT_HINT: &str =
 const MOST_FRUITLESS: u32 = 3;
 
 /// Waits until the workers are gone; ends them when the import does not go on, and says so.
-fn wait_for(workers: &[DynamicBackgroundWorker], import: &Import, deadline: Option<Instant>) -> bool {
-    let gone = |worker: &DynamicBackgroundWorker| {
-        matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied))
-    };
+fn wait_for(workers: &[Child], import: &Import, deadline: Option<Instant>) -> bool {
     let mut goes_on = true;
-    while !workers.iter().all(gone) {
+    while !workers.iter().all(Child::is_gone) {
         latch::wait(None, Duration::from_millis(200));
         goes_on &= is_in_time(import.id, deadline) && is_running(import.id);
         if !goes_on {
-            for pid in workers.iter().filter_map(|worker| worker.pid().ok()) {
-                // SAFETY: a signal to a child that the postmaster has not missed yet.
-                unsafe { libc::kill(pid, libc::SIGTERM) };
-            }
+            workers.iter().for_each(Child::terminate);
         }
     }
     goes_on && is_in_time(import.id, deadline) && is_running(import.id)
@@ -188,17 +165,6 @@ fn is_running(id: i64) -> bool {
     session::transaction(|| table::read(id)).is_some_and(|import| import.state == "running")
 }
 
-fn start_worker(database: pg_sys::Oid, import: &Import, phase: i32) -> Result<DynamicBackgroundWorker, ()> {
-    // SAFETY: set before any worker runs.
-    let me = unsafe { pg_sys::MyProcPid };
-    BackgroundWorkerBuilder::new("dbmazz import worker")
-        .set_type("dbmazz import worker")
-        .set_library("dbmazz")
-        .set_function("dbmazz_import_worker_main")
-        .enable_spi_access()
-        .set_argument(Some(pg_sys::Datum::from(database)))
-        .set_extra(&format!("{} {phase} {}", import.id, import.owner.to_u32()))
-        .set_notify_pid(me)
-        .load_dynamic()
-        .map_err(|_| ())
+fn start_worker(database: pg_sys::Oid, import: &Import, phase: i32) -> Result<Child, NoWorkerSlot> {
+    Child::start(WORKER, database, &format!("{} {phase} {}", import.id, import.owner.to_u32()))
 }

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::sync::Arc;
 
-use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -20,19 +19,16 @@ use crate::export::destination::Destination;
 use crate::export::rows::Fields;
 use crate::postgres::catalog::{as_extension, query};
 use crate::postgres::store::{self, Access};
-use crate::postgres::{failpoint, session, signal};
+use crate::postgres::{failpoint, process, session};
 
 /// Main function of `dbmazz import worker`. Its arguments are the database, the import, the phase and the user.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_import_worker_main(argument: pg_sys::Datum) {
-    signal::install_handlers();
-    let database = pg_sys::Oid::from(argument.value() as u32);
-    let mut words = BackgroundWorker::get_extra().split(' ');
+    let mut words = process::extra().split(' ');
     let mut number = || words.next().and_then(|word| word.parse::<i64>().ok()).unwrap_or_default();
     let (id, phase, user) = (number(), number() as i32, number() as u32);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), Some(pg_sys::Oid::from(user)));
-    session::prepare();
+    process::enter(argument, Some(pg_sys::Oid::from(user)));
     // Rows come in any order, and triggers have fired where they come from.
     session::set(c"session_replication_role", c"replica");
     guarded(id, move || {

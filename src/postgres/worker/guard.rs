@@ -19,7 +19,7 @@ use pgrx::prelude::*;
 use super::super::catalog::event::{Event, Severity};
 use super::super::shmem::{self, Guard, MirrorSlot, MirrorState, Wanted};
 use super::super::{catalog, compat, latch, session, slot};
-use super::{Child, WorkerKind};
+use super::{Child, WorkerKind, start_process};
 use crate::options::{Options, SlotGuardAction, show_size};
 
 /// How often the launcher looks.
@@ -84,7 +84,7 @@ impl Watch {
             return;
         }
         // Without a free place among the workers the next turn tries again.
-        if let Ok(worker) = Child::start(WorkerKind::Guard, pg_sys::Oid::from(slot.database), name) {
+        if let Ok(worker) = start_process(WorkerKind::Guard, pg_sys::Oid::from(slot.database), name) {
             self.workers.insert(name.to_owned(), worker);
         }
     }

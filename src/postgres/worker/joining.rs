@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::shmem::{self, Handover};
 use super::start::Mirror;
-use super::{Child, WorkerKind};
+use super::{Child, WorkerKind, start_helper};
 
 /// The longest pause before a copy that failed is begun anew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -90,7 +90,7 @@ impl Joining {
         let helpers: Vec<i32> =
             shmem::find(&mirror.name).map(|slot| slot.helpers.pids().collect()).unwrap_or_default();
         if helpers.is_empty() {
-            self.sync = Child::start_helper(WorkerKind::Sync, mirror.database, &mirror.name).ok();
+            self.sync = start_helper(WorkerKind::Sync, mirror.database, &mirror.name).ok();
         }
         for pid in helpers {
             // SAFETY: a helper takes its number out of shared memory before its process ends.

@@ -14,7 +14,7 @@ use pgrx::prelude::*;
 
 use super::super::shmem::{self, MirrorSlot, MirrorState, SHARED, Wanted};
 use super::super::{clock, compat, guc, latch, session, signal};
-use super::{Child, WorkerKind, guard};
+use super::{Child, WorkerKind, guard, start_process};
 
 /// Failures within this time count together, in microseconds.
 const FAILURE_WINDOW: i64 = 600 * 1_000_000;
@@ -82,7 +82,7 @@ impl Launcher {
         for database in databases() {
             let mut pause = Duration::from_millis(20);
             let scout = loop {
-                match Child::start(WorkerKind::Scout, database, "") {
+                match start_process(WorkerKind::Scout, database, "") {
                     Ok(scout) => break scout,
                     Err(_) => {
                         latch::wait(None, pause);
@@ -145,7 +145,7 @@ impl Launcher {
             shmem::update(name, |slot| slot.wanted = Wanted::Stop);
             return Duration::ZERO;
         }
-        match Child::start(WorkerKind::Mirror, pg_sys::Oid::from(slot.database), name) {
+        match start_process(WorkerKind::Mirror, pg_sys::Oid::from(slot.database), name) {
             Ok(child) => {
                 self.children.insert(name.to_owned(), child);
             }
@@ -167,7 +167,7 @@ impl Launcher {
         if slot.labels.wanted().is_none() || self.label_workers.contains_key(name) {
             return;
         }
-        if let Ok(worker) = Child::start(WorkerKind::Labels, pg_sys::Oid::from(slot.database), name) {
+        if let Ok(worker) = start_process(WorkerKind::Labels, pg_sys::Oid::from(slot.database), name) {
             self.label_workers.insert(name.to_owned(), worker);
         }
     }

@@ -39,7 +39,6 @@ mod start;
 mod sync;
 mod write_ahead;
 
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -47,9 +46,10 @@ pub(super) use identity::place;
 pub(super) use launcher::register as register_launcher;
 pub(super) use write_ahead::{GLANCE, WriteAhead};
 
-use super::{session, shmem, signal};
+use super::process::{self, Child, NoWorkerSlot, Program};
+use super::shmem;
 
-/// The kinds of dynamic workers: name in `pg_stat_activity` and main function.
+/// The kinds of workers that are started by others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum WorkerKind {
     Scout,
@@ -63,79 +63,30 @@ enum WorkerKind {
 }
 
 impl WorkerKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Scout => "dbmazz scout",
-            Self::Mirror => "dbmazz mirror",
-            Self::Holder => "dbmazz snapshot holder",
-            Self::Sync => "dbmazz table sync",
-            Self::Snapshot => "dbmazz snapshot",
-            Self::Labels => "dbmazz labels",
-            Self::Guard => "dbmazz slot guard",
-            Self::Definition => "dbmazz definition",
-        }
-    }
-
-    const fn function(self) -> &'static str {
-        match self {
-            Self::Scout => "dbmazz_scout_main",
-            Self::Mirror => "dbmazz_mirror_main",
-            Self::Holder => "dbmazz_holder_main",
-            Self::Sync => "dbmazz_sync_main",
-            Self::Snapshot => "dbmazz_snapshot_main",
-            Self::Labels => "dbmazz_labels_main",
-            Self::Guard => "dbmazz_guard_main",
-            Self::Definition => "dbmazz_definition_main",
-        }
+    const fn program(self) -> Program {
+        let (name, main) = match self {
+            Self::Scout => ("dbmazz scout", "dbmazz_scout_main"),
+            Self::Mirror => ("dbmazz mirror", "dbmazz_mirror_main"),
+            Self::Holder => ("dbmazz snapshot holder", "dbmazz_holder_main"),
+            Self::Sync => ("dbmazz table sync", "dbmazz_sync_main"),
+            Self::Snapshot => ("dbmazz snapshot", "dbmazz_snapshot_main"),
+            Self::Labels => ("dbmazz labels", "dbmazz_labels_main"),
+            Self::Guard => ("dbmazz slot guard", "dbmazz_guard_main"),
+            Self::Definition => ("dbmazz definition", "dbmazz_definition_main"),
+        };
+        Program { name, main }
     }
 }
 
-/// All slots of `max_worker_processes` are taken.
-#[derive(Clone, Copy, Debug)]
-struct NoWorkerSlot;
-
-/// A worker that this process started and is told about when it ends.
-struct Child {
-    handle: pgrx::bgworkers::DynamicBackgroundWorker,
+/// Starts a worker in `database`; `argument` is the mirror's name, or empty.
+fn start_process(kind: WorkerKind, database: pg_sys::Oid, argument: &str) -> Result<Child, NoWorkerSlot> {
+    Child::start(kind.program(), database, argument)
 }
 
-impl Child {
-    /// Starts a worker in `database`; `argument` is the mirror's name, or empty.
-    fn start(kind: WorkerKind, database: pg_sys::Oid, argument: &str) -> Result<Self, NoWorkerSlot> {
-        // SAFETY: set before any worker runs.
-        let me = unsafe { pg_sys::MyProcPid };
-        BackgroundWorkerBuilder::new(kind.name())
-            .set_type(kind.name())
-            .set_library("dbmazz")
-            .set_function(kind.function())
-            .enable_spi_access()
-            .set_argument(Some(pg_sys::Datum::from(database)))
-            .set_extra(argument)
-            .set_notify_pid(me)
-            .load_dynamic()
-            .map(|handle| Self { handle })
-            .map_err(|_| NoWorkerSlot)
-    }
-
-    /// Starts a worker that helps the mirror worker of this process, and only that one.
-    fn start_helper(kind: WorkerKind, database: pg_sys::Oid, mirror: &str) -> Result<Self, NoWorkerSlot> {
-        let generation = shmem::find(mirror).map_or(0, |slot| slot.generation);
-        Self::start(kind, database, &format!("{mirror} {generation}"))
-    }
-
-    /// Asks it to end.
-    fn terminate(&self) {
-        if let Ok(pid) = self.handle.pid() {
-            // SAFETY: sends a signal. The number is that of a process which the postmaster has not missed yet.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-        }
-    }
-
-    /// Whether it has ended.
-    fn is_gone(&self) -> bool {
-        use pgrx::bgworkers::BackgroundWorkerStatus::{PostmasterDied, Stopped};
-        matches!(self.handle.pid(), Err(Stopped | PostmasterDied))
-    }
+/// Starts a worker that helps the mirror worker of this process, and only that one.
+fn start_helper(kind: WorkerKind, database: pg_sys::Oid, mirror: &str) -> Result<Child, NoWorkerSlot> {
+    let generation = shmem::find(mirror).map_or(0, |slot| slot.generation);
+    start_process(kind, database, &format!("{mirror} {generation}"))
 }
 
 /// What a helper of a mirror worker does first. None when that worker is gone already.
@@ -155,11 +106,8 @@ unsafe extern "C-unwind" fn forget_helper(_code: i32, place: pg_sys::Datum) {
     shmem::leave_helpers(place.value() as i32 as usize, unsafe { pg_sys::MyProcPid });
 }
 
-/// What every dynamic worker does first: signals, its database, its settings. Returns the mirror's name.
+/// What every worker does first. Returns its database, and what [`start_process`] was given.
 fn enter(argument: pg_sys::Datum) -> (pg_sys::Oid, String) {
-    signal::install_handlers();
-    let database = pg_sys::Oid::from(argument.value() as u32);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
-    session::prepare();
-    (database, BackgroundWorker::get_extra().to_owned())
+    let database = process::enter(argument, None);
+    (database, process::extra().to_owned())
 }

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::table::{DefinedAt, Layout, NewDefinition};
 use super::super::{catalog, failpoint, session, shmem};
-use super::{Child, WorkerKind};
+use super::{Child, NoWorkerSlot, WorkerKind, start_process};
 use crate::lsn::Lsn;
 
 /// What stands before the text: its length, and whether it has been written down.
@@ -60,9 +60,9 @@ impl WriteAhead {
         // SAFETY: the segment is attached; the number of the database is set before any worker runs.
         let (handle, database) = unsafe { (pg_sys::dsm_segment_handle(self.segment), pg_sys::MyDatabaseId) };
         let argument = format!("{} {generation} {handle}", self.mirror);
-        match Child::start(WorkerKind::Definition, database, &argument) {
+        match start_process(WorkerKind::Definition, database, &argument) {
             Ok(child) => self.child = Some(child),
-            Err(_) => shmem::note_error(
+            Err(NoWorkerSlot) => shmem::note_error(
                 &self.mirror,
                 "waiting for a free worker slot: you might need to increase max_worker_processes",
             ),

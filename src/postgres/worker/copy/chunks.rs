@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::super::super::loader::Loader;
 use super::super::super::{catalog, latch, session, shmem};
 use super::super::start::Mirror;
-use super::super::{Child, WorkerKind};
+use super::super::{Child, WorkerKind, start_helper};
 use super::holding::{Held, start_child};
 
 /// How often snapshot workers may fail, without any chunk being done between, before the copy gives up. One that somebody
@@ -74,8 +74,7 @@ fn start_workers(mirror: &Mirror, chunks: usize) -> Vec<Child> {
     let mut workers = vec![start_child(mirror, WorkerKind::Snapshot)];
     let others = mirror.options.snapshot_workers.min(chunks).saturating_sub(1);
     workers.extend(
-        (0..others)
-            .map_while(|_| Child::start_helper(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
+        (0..others).map_while(|_| start_helper(WorkerKind::Snapshot, mirror.database, &mirror.name).ok()),
     );
     workers
 }

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::super::super::shmem::{self, Holder, HolderPhase, HolderTask};
 use super::super::super::{catalog, latch, session};
 use super::super::start::Mirror;
-use super::super::{Child, WorkerKind};
+use super::super::{Child, WorkerKind, start_helper};
 use crate::lsn::Lsn;
 
 /// A process that holds a snapshot.
@@ -63,7 +63,7 @@ pub(in super::super) fn hold(mirror: &Mirror, task: HolderTask) -> Held {
 /// Starts a worker, waiting for a free place among the workers of the server if need be.
 pub(super) fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
     loop {
-        if let Ok(child) = Child::start_helper(kind, mirror.database, &mirror.name) {
+        if let Ok(child) = start_helper(kind, mirror.database, &mirror.name) {
             return child;
         }
         shmem::note_error(

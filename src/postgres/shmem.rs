@@ -13,6 +13,7 @@
 
 mod helpers;
 mod text;
+mod wait_note;
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ use crate::options::SlotGuardAction;
 
 pub(crate) use self::helpers::{Helpers, join_helpers, leave_helpers};
 pub(crate) use self::text::Text;
+pub(crate) use self::wait_note::WaitNote;
 
 /// Mirrors that one server can run. Fixed, because shared memory is.
 pub(crate) const MAX_MIRRORS: usize = 32;

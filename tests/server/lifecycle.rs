@@ -55,6 +55,7 @@ fn a_transaction_that_was_open_at_the_start_is_waited_for_and_not_lost() {
         pair.source.execute("UPDATE item SET v = 'changed' WHERE id = 2")?;
         pair.wait_and_compare(&["item"])?;
         assert_eq!(pair.target.count("item")?, 2);
+        assert_eq!(pair.stat("last_error")?, None, "nobody is waited for any more");
         Ok(())
     });
 }

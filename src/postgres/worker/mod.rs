@@ -78,6 +78,10 @@ impl WorkerKind {
     }
 }
 
+/// What the views say of a mirror that needs another process.
+const WAITS_FOR_SLOT: &str =
+    "waiting for a free worker slot: you might need to increase max_worker_processes";
+
 /// Starts a worker in `database`; `argument` is the mirror's name, or empty.
 fn start_process(kind: WorkerKind, database: pg_sys::Oid, argument: &str) -> Result<Child, NoWorkerSlot> {
     Child::start(kind.program(), database, argument)

@@ -10,8 +10,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::catalog::table::{DefinedAt, Layout, NewDefinition};
-use super::super::{catalog, failpoint, session, shmem};
-use super::{Child, NoWorkerSlot, WorkerKind, start_process};
+use super::super::shmem::{self, WaitNote};
+use super::super::{catalog, failpoint, session};
+use super::{Child, NoWorkerSlot, WAITS_FOR_SLOT, WorkerKind, start_process};
 use crate::lsn::Lsn;
 
 /// What stands before the text: its length, and whether it has been written down.
@@ -26,6 +27,7 @@ pub(in super::super) struct WriteAhead {
     segment: *mut pg_sys::dsm_segment,
     child: Option<Child>,
     mirror: String,
+    waiting: WaitNote,
 }
 
 impl WriteAhead {
@@ -41,7 +43,7 @@ impl WriteAhead {
             std::ptr::copy_nonoverlapping(text.as_ptr(), head.add(1).cast::<u8>(), text.len());
             segment
         };
-        Self { segment, child: None, mirror: mirror.to_owned() }
+        Self { segment, child: None, mirror: mirror.to_owned(), waiting: WaitNote::of(mirror) }
     }
 
     /// Whether it has been committed. To be asked again after a wait; a process that ended without is replaced.
@@ -62,10 +64,7 @@ impl WriteAhead {
         let argument = format!("{} {generation} {handle}", self.mirror);
         match start_process(WorkerKind::Definition, database, &argument) {
             Ok(child) => self.child = Some(child),
-            Err(NoWorkerSlot) => shmem::note_error(
-                &self.mirror,
-                "waiting for a free worker slot: you might need to increase max_worker_processes",
-            ),
+            Err(NoWorkerSlot) => self.waiting.say(WAITS_FOR_SLOT),
         }
         false
     }

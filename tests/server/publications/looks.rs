@@ -94,3 +94,21 @@ fn what_a_transaction_does_not_see_of_a_publication_joins_later_with_its_filter(
         Ok(())
     });
 }
+
+#[test]
+fn a_publication_at_rest_is_not_looked_at() {
+    on_its_own_cluster(&Settings::default().set("autovacuum", "off"), |pair| {
+        create(pair, "first")?;
+        pair.source.execute("CREATE PUBLICATION shop FOR TABLE first")?;
+        follow(pair, "shop")?;
+        pair.wait()?;
+        // Several looks follow the start; then there are none, for longer than two are apart.
+        wait_until("nobody looks", PATIENCE, || {
+            let look = pair.source.cluster().arm("publication_read", Action::Wait, 0)?;
+            thread::sleep(Duration::from_secs(5));
+            Ok(!look.is_reached())
+        })?;
+        pair.source.execute(&changes_of("first"))?;
+        pair.wait_and_compare(&["first"])
+    });
+}

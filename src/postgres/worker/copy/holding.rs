@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use pgrx::prelude::*;
 
-use super::super::super::shmem::{self, Holder, HolderPhase, HolderTask};
+use super::super::super::shmem::{self, Holder, HolderPhase, HolderTask, WaitNote};
 use super::super::super::{catalog, latch, session};
 use super::super::start::Mirror;
-use super::super::{Child, WorkerKind, start_helper};
+use super::super::{Child, WAITS_FOR_SLOT, WorkerKind, start_helper};
 use crate::lsn::Lsn;
 
 /// A process that holds a snapshot.
@@ -37,6 +37,7 @@ impl Held {
 pub(in super::super) fn hold(mirror: &Mirror, task: HolderTask) -> Held {
     shmem::update(&mirror.name, |slot| slot.holder = Holder { task, ..Holder::default() });
     let child = start_child(mirror, WorkerKind::Holder);
+    let mut waiting = WaitNote::of(&mirror.name);
     let mut turns = 0u32;
     loop {
         let slot = shmem::find(&mirror.name).unwrap_or_default();
@@ -53,7 +54,7 @@ pub(in super::super) fn hold(mirror: &Mirror, task: HolderTask) -> Held {
         }
         turns += 1;
         if turns.is_multiple_of(20) {
-            say_who_is_waited_for(mirror);
+            say_who_is_waited_for(&mut waiting);
         }
         latch::wait(None, Duration::from_millis(50));
         session::leave_if_unwanted(&mirror.name);
@@ -62,21 +63,19 @@ pub(in super::super) fn hold(mirror: &Mirror, task: HolderTask) -> Held {
 
 /// Starts a worker, waiting for a free place among the workers of the server if need be.
 pub(super) fn start_child(mirror: &Mirror, kind: WorkerKind) -> Child {
+    let mut waiting = WaitNote::of(&mirror.name);
     loop {
         if let Ok(child) = start_helper(kind, mirror.database, &mirror.name) {
             return child;
         }
-        shmem::note_error(
-            &mirror.name,
-            "waiting for a free worker slot: you might need to increase max_worker_processes",
-        );
+        waiting.say(WAITS_FOR_SLOT);
         latch::wait(None, Duration::from_secs(1));
         session::leave_if_unwanted(&mirror.name);
     }
 }
 
-fn say_who_is_waited_for(mirror: &Mirror) {
+fn say_who_is_waited_for(waiting: &mut WaitNote) {
     if let Some(who) = session::transaction(catalog::oldest_transaction) {
-        shmem::note_error(&mirror.name, &format!("the replication slot waits for {who} to end"));
+        waiting.say(&format!("the replication slot waits for {who} to end"));
     }
 }

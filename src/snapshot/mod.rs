@@ -45,6 +45,20 @@ pub fn plan_chunks(blocks: u32, heap_bytes: u64, toast_bytes: u64, chunk_bytes: 
     chunks
 }
 
+/// A table that several processes copy has so many chunks for each of them, so that none waits long for another's last one …
+const CHUNKS_PER_WORKER: u64 = 4;
+/// … unless they would be smaller than this.
+const LEAST_SHARE: u64 = 16 << 20;
+
+/// How large the chunks of a relation of `bytes` are that `workers` processes copy: what is asked for, or less.
+pub fn shared_chunk_bytes(bytes: u64, workers: usize, asked: u64) -> u64 {
+    if workers < 2 {
+        return asked;
+    }
+    let shares = CHUNKS_PER_WORKER.saturating_mul(workers as u64);
+    asked.min(bytes.div_ceil(shares).max(LEAST_SHARE))
+}
+
 fn blocks_per_chunk(blocks: u32, heap_bytes: u64, toast_bytes: u64, chunk_bytes: u64) -> u32 {
     let total = u128::from(heap_bytes) + u128::from(toast_bytes);
     if total == 0 {
@@ -69,6 +83,16 @@ mod tests {
         let chunks = plan_chunks(40_000, 40_000 * BLOCK, 0, CHUNK);
         let chunk = |first_block, end_block| Chunk { first_block, end_block };
         assert_eq!(chunks, [chunk(0, Some(16_384)), chunk(16_384, Some(32_768)), chunk(32_768, None)]);
+    }
+
+    #[test]
+    fn tables_of_a_few_chunks_are_shared_out_evenly() {
+        const MB: u64 = 1 << 20;
+        assert_eq!(shared_chunk_bytes(340 * MB, 1, CHUNK), CHUNK);
+        assert_eq!(shared_chunk_bytes(344 * MB, 2, CHUNK), 43 * MB);
+        assert_eq!(shared_chunk_bytes(10 * MB, 4, CHUNK), 16 * MB);
+        assert_eq!(shared_chunk_bytes(340 * MB, 2, MB), MB);
+        assert_eq!(shared_chunk_bytes(1 << 40, 4, CHUNK), CHUNK);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::source::{Opened, Source};
 use super::super::start::Mirror;
 use super::holding::Held;
 use crate::lsn::Lsn;
-use crate::snapshot::{CatchUp, Resumed, VisibleIn, plan_chunks};
+use crate::snapshot::{CatchUp, Resumed, VisibleIn, plan_chunks, shared_chunk_bytes};
 
 /// What is known of a table under the snapshot.
 struct Planned {
@@ -68,7 +68,13 @@ fn add_chunks_of(leaf: pg_sys::Oid, mirror: &Mirror, table: &MirrorTableRow, chu
         size
     };
     let heap_bytes = u64::from(size.blocks) * u64::from(pg_sys::BLCKSZ);
-    let planned = plan_chunks(size.blocks, heap_bytes, size.toast_bytes, mirror.options.snapshot_chunk_bytes);
+    let options = &mirror.options;
+    let chunk_bytes = shared_chunk_bytes(
+        heap_bytes + size.toast_bytes,
+        options.snapshot_workers,
+        options.snapshot_chunk_bytes,
+    );
+    let planned = plan_chunks(size.blocks, heap_bytes, size.toast_bytes, chunk_bytes);
     let all = u64::try_from(planned.len()).unwrap_or(1).max(1);
     let first = i32::try_from(chunks.len()).unwrap_or(i32::MAX).saturating_add(1);
     chunks.extend(planned.iter().zip(first..).map(|(chunk, number)| Chunk {

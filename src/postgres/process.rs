@@ -117,3 +117,9 @@ pub(super) fn enter(argument: pg_sys::Datum, user: Option<pg_sys::Oid>) -> pg_sy
 pub(super) fn extra() -> &'static str {
     BackgroundWorker::get_extra()
 }
+
+/// Has `callback` called with `argument` when the process ends, while shared memory is still there.
+pub(super) fn on_exit(callback: unsafe extern "C-unwind" fn(i32, pg_sys::Datum), argument: pg_sys::Datum) {
+    // SAFETY: `callback` is a function of this library, which is never unloaded.
+    unsafe { pg_sys::before_shmem_exit(Some(callback), argument) };
+}

@@ -10,8 +10,8 @@ use pgrx::prelude::*;
 
 use super::catalog::{self, server::ServerProblem};
 use super::encoding::own_text;
-use super::latch;
 use super::signal::SignalsBlocked;
+use super::{latch, process};
 use crate::export::destination::s3::{S3Config, abort_all_unfinished};
 use crate::export::destination::{
     Destination, Host, Local, Location, LocationError, PlainHost, S3, StoreError,
@@ -92,8 +92,7 @@ const S3_WRAPPER: &str = "dbmazz_s3";
 /// A FATAL does not unwind: uploads that are on their way are aborted when the process ends, whatever ends it.
 fn leave_nothing_behind() {
     static ONCE: Once = Once::new();
-    // SAFETY: the callback is a function of this library, which is never unloaded.
-    ONCE.call_once(|| unsafe { pg_sys::before_shmem_exit(Some(abort_uploads), pg_sys::Datum::null()) });
+    ONCE.call_once(|| process::on_exit(abort_uploads, pg_sys::Datum::null()));
 }
 
 #[pg_guard]

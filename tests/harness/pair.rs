@@ -153,6 +153,14 @@ impl Pair {
         self.source.value_or_null(&sql)
     }
 
+    /// Whether an event of the mirror says something that matches this regular expression.
+    pub(crate) fn has_event(&mut self, pattern: &str) -> Outcome<bool> {
+        let mirror = &self.mirror;
+        self.source.is_true(&format!(
+            "SELECT EXISTS (SELECT FROM dbmazz_event WHERE mirror = '{mirror}' AND message ~ '{pattern}')"
+        ))
+    }
+
     /// Waits until the mirror is in this state.
     pub(crate) fn wait_for_state(&mut self, state: &str) -> Outcome {
         let what = format!("mirror \"{}\" in state {state}", self.mirror);

@@ -18,7 +18,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::export::{ChunkPlan, ExportRow, ExportTable, Section};
 use super::super::encoding::own_text;
-use super::super::process::Child;
+use super::super::process::{Child, on_exit};
 use super::super::{catalog, compat, failpoint, latch, session, slot};
 use super::plan::{self, NoPlan};
 use super::process::{self, Identity, ProcessKind, must};
@@ -49,7 +49,7 @@ const NO_SLOT: &str = "no slot for a background worker is free: raise max_worker
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn dbmazz_export_leader_main(argument: pg_sys::Datum) {
     let Some(mut me) = process::enter(argument) else { return };
-    process::on_exit(schema::kill_children);
+    on_exit(schema::kill_children, pg_sys::Datum::null());
     let proc_number = compat::my_proc_number();
     let Some(generation) = shared::lead(me.id, me.database, me.pid, proc_number) else { return };
     me.generation = generation;

@@ -1,7 +1,7 @@
 //! The processes of an export: how they are started, and how they end.
 //!
 //! An error ends a process; its text is kept in shared memory, where the leader finds it and writes it down. SIGTERM is
-//! a FATAL and leaves nothing but what the callbacks of [`on_exit`] do.
+//! a FATAL and leaves nothing but what the callbacks of [`process::on_exit`] do.
 
 use std::ffi::CString;
 
@@ -59,7 +59,7 @@ pub(super) fn enter(argument: pg_sys::Datum) -> Option<Identity> {
     let (id, generation) = process::extra().split_once(' ')?;
     // SAFETY: set before any worker runs.
     let pid = unsafe { pg_sys::MyProcPid };
-    on_exit(leave);
+    process::on_exit(leave, pg_sys::Datum::null());
     Some(Identity {
         id: id.parse().ok()?,
         database: database.to_u32(),
@@ -86,12 +86,6 @@ fn use_encoding_of_database() {
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     // SAFETY: set before any worker runs.
     shared::leave(unsafe { pg_sys::MyProcPid });
-}
-
-/// Has `callback` called when the process ends, while shared memory is still there.
-pub(super) fn on_exit(callback: unsafe extern "C-unwind" fn(i32, pg_sys::Datum)) {
-    // SAFETY: `callback` is a function of this library, which is never unloaded.
-    unsafe { pg_sys::before_shmem_exit(Some(callback), pg_sys::Datum::from(0)) };
 }
 
 /// Runs the body of a process; an error is kept before it ends the process. `at_error` runs then, outside of any transaction.

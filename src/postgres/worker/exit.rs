@@ -2,9 +2,8 @@
 //!
 //! An ERROR passes through [`run`], which keeps its text for the views and lets it go on. A FATAL (SIGTERM, the
 //! death of the database) does not unwind Rust: what must happen then happens in a callback of the server
-//! ([`on_exit`]), which also runs after an ERROR and after a plain return.
+//! ([`on_exit`](super::super::process::on_exit)), which also runs after an ERROR and after a plain return.
 
-use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
@@ -57,10 +56,4 @@ fn note(mirror: &str, error: &CaughtError) {
             slot.state = MirrorState::Retrying;
         }
     });
-}
-
-/// Has `callback` called with `argument` when the process ends, while shared memory is still there.
-pub(super) fn on_exit(callback: unsafe extern "C-unwind" fn(i32, pg_sys::Datum), argument: pg_sys::Datum) {
-    // SAFETY: `callback` is a function of this library, which is never unloaded.
-    unsafe { pg_sys::before_shmem_exit(Some(callback), argument) };
 }

@@ -19,7 +19,7 @@ use pgrx::prelude::*;
 
 use super::super::compat::SlotLasting;
 use super::super::shmem::{self, Handover, Holder, HolderPhase, HolderTask, Text};
-use super::super::{catalog, compat, failpoint, ffi, guc, latch, session};
+use super::super::{catalog, compat, failpoint, ffi, guc, latch, process, session};
 use super::{catch_up, exit, new_slot};
 use crate::lsn::Lsn;
 
@@ -30,7 +30,7 @@ pub extern "C-unwind" fn dbmazz_holder_main(argument: pg_sys::Datum) {
     let Some((database, mirror)) = super::enter_as_helper(argument) else { return };
     // The slot of shared memory is found again by its name: the callback gets a place in the array.
     let Some(place) = shmem::place_of(&mirror) else { return };
-    exit::on_exit(forget_holder, pg_sys::Datum::from(place as i32));
+    process::on_exit(forget_holder, pg_sys::Datum::from(place as i32));
     // SAFETY: set before any worker runs.
     let pid = unsafe { pg_sys::MyProcPid };
     let task = shmem::update(&mirror, |slot| {

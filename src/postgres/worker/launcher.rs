@@ -13,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::super::shmem::{self, MirrorSlot, MirrorState, SHARED, Wanted};
-use super::super::{clock, compat, guc, latch, session, signal};
+use super::super::{clock, compat, guc, latch, process, session, signal};
 use super::{Child, WorkerKind, guard, start_process};
 
 /// Failures within this time count together, in microseconds.
@@ -55,7 +55,7 @@ pub extern "C-unwind" fn dbmazz_launcher_main(_argument: pg_sys::Datum) {
 
 /// Writes down where the launcher can be woken.
 fn announce() {
-    super::exit::on_exit(forget_launcher, pg_sys::Datum::null());
+    process::on_exit(forget_launcher, pg_sys::Datum::null());
     let mut shared = SHARED.exclusive();
     // SAFETY: set before any worker runs.
     shared.launcher_pid = unsafe { pg_sys::MyProcPid };

@@ -19,7 +19,7 @@ use super::super::decode::{Decoder, Feed, Horizon};
 use super::super::heap::FreedMemory;
 use super::super::loader::Loader;
 use super::super::shmem::{self, MirrorState, Role};
-use super::super::{catalog, clock, compat, failpoint, labels, session};
+use super::super::{catalog, clock, compat, failpoint, labels, process, session};
 use super::complete::complete_rows;
 use super::joining::{Joining, Next};
 use super::owner::Owner;
@@ -51,7 +51,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub extern "C-unwind" fn dbmazz_mirror_main(argument: pg_sys::Datum) {
     let (database, name) = super::enter(argument);
     let Some(place) = shmem::place_of(&name) else { return };
-    exit::on_exit(forget_worker, pg_sys::Datum::from(place as i32));
+    process::on_exit(forget_worker, pg_sys::Datum::from(place as i32));
     if !announce(&name) {
         return;
     }

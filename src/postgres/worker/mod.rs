@@ -100,7 +100,7 @@ fn enter_as_helper(argument: pg_sys::Datum) -> Option<(pg_sys::Oid, String)> {
     let place = shmem::place_of(mirror)?;
     // SAFETY: set before any worker runs.
     let me = unsafe { pg_sys::MyProcPid };
-    exit::on_exit(forget_helper, pg_sys::Datum::from(place as i32));
+    process::on_exit(forget_helper, pg_sys::Datum::from(place as i32));
     shmem::join_helpers(mirror, generation.parse().ok()?, me).then(|| (database, mirror.to_owned()))
 }
 

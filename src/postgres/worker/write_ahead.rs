@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::super::catalog::table::{DefinedAt, Layout, NewDefinition};
 use super::super::shmem::{self, WaitNote};
-use super::super::{catalog, failpoint, session};
+use super::super::{catalog, failpoint, process, session};
 use super::{Child, NoWorkerSlot, WAITS_FOR_SLOT, WorkerKind, start_process};
 use crate::lsn::Lsn;
 
@@ -91,7 +91,7 @@ pub extern "C-unwind" fn dbmazz_definition_main(argument: pg_sys::Datum) {
     };
     let (Ok(generation), Ok(handle)) = (generation.parse(), handle.parse()) else { return };
     let Some(place) = shmem::place_of(mirror) else { return };
-    super::exit::on_exit(super::forget_helper, pg_sys::Datum::from(place as i32));
+    process::on_exit(super::forget_helper, pg_sys::Datum::from(place as i32));
     // SAFETY: set before any worker runs.
     if !shmem::join_helpers(mirror, generation, unsafe { pg_sys::MyProcPid }) {
         return;
